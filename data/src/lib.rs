@@ -1,0 +1,16 @@
+//! What a model reads: the tokenizer, and the texts it is applied to.
+//!
+//! - [`Tokenizer`] turns text into Qwen's token ids and back.
+//! - [`Corpus`] streams documents from text, JSON Lines and Parquet files, or from the built-in articles.
+//! - [`DataError`] says what is wrong with a file, where, and what to do about it.
+
+mod articles;
+mod corpus;
+mod error;
+mod parquet;
+mod text;
+mod tokenizer;
+
+pub use corpus::{Corpus, Document};
+pub use error::DataError;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,214 @@
+//! Products with weights: linear layers and the LM-head loss.
+//!
+//! Weights are `[outputs, inputs]` in the type they are held in. A block of their rows is widened to
+//! f32 just before it meets a block of activations, which has enough rows to make that cheap.
+
+use gemm::{Parallelism, gemm};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{Weight, vector};
+
+/// Rows of activations that meet one block of weights.
+const ROWS: usize = 1024;
+/// Rows of a weight that are widened together: with 2,048 inputs they fill 2 MiB, a second-level cache.
+const OUTPUTS: usize = 256;
+/// Rows whose loss is computed together; bounds what is kept for each block of the vocabulary.
+const LOSS_ROWS: usize = 4096;
+
+/// A matrix with its row stride, read.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+/// `out = factor * a bᵀ (+ out)`: `a` `[n, k]`, `b` `[m, k]`, `out` `[n, m]` with its own row stride.
+///
+/// # Safety
+/// `out` must be valid for `n` rows of `m` values, and nobody else may touch them meanwhile.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn product_transposed(
+    [n, m, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    factor: f32,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    if n == 0 || m == 0 {
+        return;
+    }
+    assert!(a.values.len() >= (n - 1) * a.stride + k && b.values.len() >= (m - 1) * b.stride + k);
+    // SAFETY: the operands cover their shapes as just asserted; the caller answers for `out`.
+    unsafe {
+        gemm(
+            n,
+            m,
+            k,
+            out,
+            1,
+            out_stride as isize,
+            false,
+            a.values.as_ptr(),
+            1,
+            a.stride as isize,
+            b.values.as_ptr(),
+            b.stride as isize,
+            1,
+            0.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// Start of an output that tasks write in disjoint blocks.
+struct Output(*mut f32);
+// SAFETY: each task writes only the block of its own rows and columns.
+unsafe impl Sync for Output {}
+unsafe impl Send for Output {}
+
+impl Output {
+    /// The value at an offset; a method, so that closures capture the whole `Output`.
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+fn blocks(len: usize, size: usize) -> Vec<std::ops::Range<usize>> {
+    (0..len)
+        .step_by(size)
+        .map(|start| start..(start + size).min(len))
+        .collect()
+}
+
+/// `x` `[n, i]`, `weight` `[o, i]`; returns `[n, o]`.
+pub fn linear(x: &[f32], weight: &Weight) -> Vec<f32> {
+    let (inputs, outputs) = (weight.inputs, weight.outputs());
+    let n = x.len() / inputs;
+    let mut out = vec![0f32; n * outputs];
+    let target = Output(out.as_mut_ptr());
+    let (row_blocks, output_blocks) = (blocks(n, ROWS), blocks(outputs, OUTPUTS));
+    let per_block = row_blocks.len();
+    (0..per_block * output_blocks.len())
+        .into_par_iter()
+        .for_each_init(Vec::new, |buffer, task| {
+            let rows = row_blocks[task % per_block].clone();
+            let columns = output_blocks[task / per_block].clone();
+            let weight = weight.rows(columns.clone(), buffer);
+            let shape = [rows.len(), columns.len(), inputs];
+            let out = target.at(rows.start * outputs + columns.start);
+            // SAFETY: this task alone writes these rows and columns of `out`.
+            unsafe {
+                product_transposed(
+                    shape,
+                    Matrix {
+                        values: &x[rows.start * inputs..],
+                        stride: inputs,
+                    },
+                    Matrix {
+                        values: weight,
+                        stride: inputs,
+                    },
+                    1.0,
+                    out,
+                    outputs,
+                );
+            }
+        });
+    out
+}
+
+/// Largest logit of a block of the vocabulary and the sum of exponentials relative to it.
+#[derive(Clone, Copy)]
+struct Partial {
+    max: f32,
+    sum: f32,
+}
+
+/// `hidden` `[n, c]`, `head` `[v, c]`, `targets` `[n]`; returns nats `[n]`.
+pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
+    let (c, vocabulary) = (head.inputs, head.outputs());
+    let outside = targets.iter().find(|&&t| t < 0 || t as usize >= vocabulary);
+    assert!(
+        outside.is_none(),
+        "token_loss: target {outside:?} of a vocabulary of {vocabulary}"
+    );
+    let arch = Arch::new();
+    let vocabulary_blocks = blocks(vocabulary, OUTPUTS);
+    let mut loss = Vec::with_capacity(targets.len());
+    for (hidden, targets) in hidden.chunks(LOSS_ROWS * c).zip(targets.chunks(LOSS_ROWS)) {
+        let partials: Vec<(Vec<Partial>, Vec<(usize, f32)>)> = vocabulary_blocks
+            .par_iter()
+            .map_init(
+                || (Vec::new(), Vec::new()),
+                |(buffer, logits), block| {
+                    let weight = head.rows(block.clone(), buffer);
+                    loss_of_block(arch, hidden, weight, block, targets, logits)
+                },
+            )
+            .collect();
+        let mut target_logit = vec![0f32; targets.len()];
+        for (row, logit) in partials.iter().flat_map(|partial| &partial.1) {
+            target_logit[*row] = *logit;
+        }
+        loss.extend(target_logit.iter().enumerate().map(|(row, &target)| {
+            let rows = partials.iter().map(|partial| partial.0[row]);
+            let max = rows.clone().fold(f32::NEG_INFINITY, |m, p| m.max(p.max));
+            let sum: f64 = rows
+                .map(|p| p.sum as f64 * ((p.max - max) as f64).exp())
+                .sum();
+            (max as f64 + sum.ln() - target as f64) as f32
+        }));
+    }
+    loss
+}
+
+/// Partials of every row over one block of the vocabulary, and the logits of the targets within it.
+fn loss_of_block(
+    arch: Arch,
+    hidden: &[f32],
+    weight: &[f32],
+    block: &std::ops::Range<usize>,
+    targets: &[i32],
+    logits: &mut Vec<f32>,
+) -> (Vec<Partial>, Vec<(usize, f32)>) {
+    let n = targets.len();
+    let c = hidden.len() / n;
+    let mut partials = Vec::with_capacity(n);
+    let mut found = Vec::new();
+    for rows in blocks(n, ROWS) {
+        logits.resize(ROWS * OUTPUTS, 0.0);
+        // SAFETY: `logits` is this task's own and holds a whole block.
+        unsafe {
+            product_transposed(
+                [rows.len(), block.len(), c],
+                Matrix {
+                    values: &hidden[rows.start * c..],
+                    stride: c,
+                },
+                Matrix {
+                    values: weight,
+                    stride: c,
+                },
+                1.0,
+                logits.as_mut_ptr(),
+                block.len(),
+            );
+        }
+        for (row, logits) in rows.zip(logits.chunks_exact(block.len())) {
+            let max = vector::max(arch, logits);
+            let sum = vector::sum_of_exp(arch, logits, max);
+            partials.push(Partial { max, sum });
+            let target = targets[row] as usize;
+            if block.contains(&target) {
+                found.push((row, logits[target - block.start]));
+            }
+        }
+    }
+    (partials, found)
+}

@@ -1,0 +1,198 @@
+//! The ops on the CPU: burn's `Flex` tensors, our own loops.
+//!
+//! Every op splits its output into blocks whose bounds depend on the shapes alone and gives them to
+//! rayon, so that the result is the same bit for bit whatever the number of threads. Matrix
+//! products of blocks are the crate `gemm`'s; the loops between them are written so that the compiler
+//! vectorises them for the instruction set that `pulp` finds at run time.
+
+mod attention;
+mod linear;
+mod rows;
+mod vector;
+
+use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{DType, TensorData};
+use half::{bf16, f16};
+
+use crate::Ops;
+
+/// A tensor of the `Flex` back end.
+type Primitive = FloatTensor<Flex>;
+
+impl Ops for Flex {
+    fn rotary(x: Primitive, cos: Primitive, sin: Primitive) -> Primitive {
+        let out = rows::rotary(&Strided::new(&x), contiguous(&cos), contiguous(&sin));
+        tensor(out, &x.layout().shape().dims::<4>())
+    }
+
+    fn attention(
+        q: Primitive,
+        k: Primitive,
+        v: Primitive,
+        keys: IntTensor<Self>,
+    ) -> (Primitive, Primitive) {
+        let [b, h, n, d] = q.layout().shape().dims::<4>();
+        let keys = keys.to_contiguous();
+        let (output, lse) = attention::attention(
+            &Strided::new(&q),
+            &Strided::new(&k),
+            &Strided::new(&v),
+            keys.as_slice::<i32>().expect("attention: keys are i32"),
+        );
+        // Written as [b, n, h, d], which is what the layer's output projection reads in place.
+        let output = tensor(output, &[b, n, h, d]);
+        let permuted = output.layout().permute(&[0, 2, 1, 3]);
+        (output.with_layout(permuted), tensor(lse, &[b, h, n]))
+    }
+
+    fn merge(
+        a: Primitive,
+        a_lse: Primitive,
+        b: Primitive,
+        b_lse: Primitive,
+    ) -> (Primitive, Primitive) {
+        let [batch, h, n, d] = a.layout().shape().dims::<4>();
+        let (output, lse) = rows::merge(
+            &Strided::new(&a),
+            contiguous(&a_lse),
+            &Strided::new(&b),
+            contiguous(&b_lse),
+        );
+        let output = tensor(output, &[batch, n, h, d]);
+        let permuted = output.layout().permute(&[0, 2, 1, 3]);
+        (output.with_layout(permuted), tensor(lse, &[batch, h, n]))
+    }
+
+    fn rms_norm(x: Primitive, weight: Primitive, epsilon: f64) -> Primitive {
+        let x = x.to_contiguous();
+        let out = rows::rms_norm(contiguous(&x), contiguous(&weight), epsilon as f32);
+        tensor(out, &x.layout().shape().dims::<2>())
+    }
+
+    fn swiglu(up: Primitive, gate: Primitive) -> Primitive {
+        let (up, gate) = (up.to_contiguous(), gate.to_contiguous());
+        let out = rows::swiglu(contiguous(&up), contiguous(&gate));
+        tensor(out, &up.layout().shape().dims::<2>())
+    }
+
+    fn linear(x: Primitive, weight: Primitive) -> Primitive {
+        let x = x.to_contiguous();
+        let [n, i] = x.layout().shape().dims::<2>();
+        let o = weight.layout().shape().dims::<2>()[0];
+        let weight = weight.to_contiguous();
+        let out = linear::linear(contiguous(&x), &Weight::new(&weight, i));
+        tensor(out, &[n, o])
+    }
+
+    fn token_loss(hidden: Primitive, head: Primitive, targets: IntTensor<Self>) -> Primitive {
+        let hidden = hidden.to_contiguous();
+        let [n, c] = hidden.layout().shape().dims::<2>();
+        let head = head.to_contiguous();
+        let targets = targets.to_contiguous();
+        let targets = targets
+            .as_slice::<i32>()
+            .expect("token_loss: targets are i32");
+        let out = linear::token_loss(contiguous(&hidden), &Weight::new(&head, c), targets);
+        tensor(out, &[n])
+    }
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: &[usize; D]) -> Primitive {
+    Primitive::from_data(TensorData::new(values, *shape))
+}
+
+fn contiguous(x: &Primitive) -> &[f32] {
+    x.as_slice::<f32>()
+        .unwrap_or_else(|| panic!("the CPU ops compute in f32, contiguous; got {x:?}"))
+}
+
+/// An `[b, h, n, d]` view whose rows of `d` are contiguous.
+struct Strided<'a> {
+    values: &'a [f32],
+    shape: [usize; 4],
+    strides: [usize; 3],
+    offset: usize,
+}
+
+impl<'a> Strided<'a> {
+    fn new(x: &'a Primitive) -> Self {
+        let layout = x.layout();
+        let strides = layout.strides();
+        let shape = layout.shape().dims::<4>();
+        assert!(
+            strides.iter().all(|&stride| stride >= 0) && (strides[3] == 1 || shape[3] <= 1),
+            "the CPU ops read rows that are contiguous; got {x:?}"
+        );
+        assert_eq!(x.dtype(), DType::F32, "the CPU ops compute in f32");
+        Strided {
+            values: x.storage::<f32>(),
+            shape,
+            strides: [
+                strides[0] as usize,
+                strides[1] as usize,
+                strides[2] as usize,
+            ],
+            offset: layout.start_offset(),
+        }
+    }
+
+    /// Values from the first row of batch `b`, head `h` on; row `i` starts at `i * row_stride`.
+    fn head(&self, b: usize, h: usize) -> &'a [f32] {
+        &self.values[self.offset + b * self.strides[0] + h * self.strides[1]..]
+    }
+
+    fn row_stride(&self) -> usize {
+        self.strides[2]
+    }
+
+    fn row(&self, b: usize, h: usize, i: usize) -> &'a [f32] {
+        &self.head(b, h)[i * self.strides[2]..][..self.shape[3]]
+    }
+}
+
+/// A weight `[o, i]` in the type in which it is held.
+struct Weight<'a> {
+    values: WeightValues<'a>,
+    inputs: usize,
+}
+
+enum WeightValues<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+impl<'a> Weight<'a> {
+    fn new(x: &'a Primitive, inputs: usize) -> Self {
+        let values = match x.dtype() {
+            DType::F32 => x.as_slice().map(WeightValues::F32),
+            DType::BF16 => x.as_slice().map(WeightValues::Bf16),
+            DType::F16 => x.as_slice().map(WeightValues::F16),
+            _ => None,
+        };
+        Weight {
+            values: values.unwrap_or_else(|| panic!("a weight is f32, bf16 or f16; got {x:?}")),
+            inputs,
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        let len = match self.values {
+            WeightValues::F32(values) => values.len(),
+            WeightValues::Bf16(values) => values.len(),
+            WeightValues::F16(values) => values.len(),
+        };
+        len / self.inputs
+    }
+
+    /// Rows `outputs` in f32; `buffer` holds them when they have to be widened.
+    fn rows<'b>(&'b self, outputs: std::ops::Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
+        let range = outputs.start * self.inputs..outputs.end * self.inputs;
+        match self.values {
+            WeightValues::F32(values) => &values[range],
+            WeightValues::Bf16(values) => vector::widen_bf16(&values[range], buffer),
+            WeightValues::F16(values) => vector::widen_f16(&values[range], buffer),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Ops that treat each row on its own: rotary, merge, RMSNorm, SwiGLU.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{Strided, vector};
+
+/// Values that one task handles: enough to outweigh handing it over.
+const TASK_VALUES: usize = 1 << 15;
+
+fn rows_per_task(row: usize) -> usize {
+    (TASK_VALUES / row.max(1)).max(1)
+}
+
+/// `x` `[b, h, n, d]` with tables `[n, d/2]`; returns `[b, h, n, d]`.
+pub fn rotary(x: &Strided, cos: &[f32], sin: &[f32]) -> Vec<f32> {
+    let [b, h, n, d] = x.shape;
+    let half = d / 2;
+    let arch = Arch::new();
+    let mut out = vec![0f32; b * h * n * d];
+    let rows = rows_per_task(d);
+    out.par_chunks_mut(rows * d)
+        .enumerate()
+        .for_each(|(task, out)| {
+            for (r, out) in out.chunks_exact_mut(d).enumerate() {
+                let row = task * rows + r;
+                let (head, i) = (row / n, row % n);
+                let x = x.row(head / h, head % h, i);
+                let table = i * half..(i + 1) * half;
+                vector::rotate(arch, x, &cos[table.clone()], &sin[table], out);
+            }
+        });
+    out
+}
+
+/// Outputs `[b, h, n, d]` and log-sum-exps `[b, h, n]`; returns the output as `[b, n, h, d]`.
+pub fn merge(a: &Strided, a_lse: &[f32], b: &Strided, b_lse: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let [batch, h, n, d] = a.shape;
+    let weights = |row: usize| {
+        let (a, b) = (a_lse[row], b_lse[row]);
+        let max = a.max(b);
+        if max == f32::NEG_INFINITY {
+            return (0.0, 0.0, max);
+        }
+        let (wa, wb) = ((a - max).exp(), (b - max).exp());
+        (wa / (wa + wb), wb / (wa + wb), max + (wa + wb).ln())
+    };
+    let mut out = vec![0f32; batch * n * h * d];
+    let rows = rows_per_task(h * d);
+    out.par_chunks_mut(rows * h * d)
+        .enumerate()
+        .for_each(|(task, out)| {
+            for (r, out) in out.chunks_exact_mut(d).enumerate() {
+                let (row, head) = (task * rows + r / h, r % h);
+                let (batch, i) = (row / n, row % n);
+                let (wa, wb, _) = weights((batch * h + head) * n + i);
+                let (a, b) = (a.row(batch, head, i), b.row(batch, head, i));
+                for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                    *out = wa * a + wb * b;
+                }
+            }
+        });
+    let lse = (0..batch * h * n).map(|row| weights(row).2).collect();
+    (out, lse)
+}
+
+/// `x` `[n, c]`, `weight` `[c]`.
+pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+    let c = weight.len();
+    let arch = Arch::new();
+    let mut out = vec![0f32; x.len()];
+    let task = rows_per_task(c) * c;
+    out.par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .for_each(|(out, x)| {
+            for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                vector::rms_norm(arch, x, weight, epsilon, out);
+            }
+        });
+    out
+}
+
+/// Both of one shape.
+pub fn swiglu(up: &[f32], gate: &[f32]) -> Vec<f32> {
+    let arch = Arch::new();
+    let mut out = vec![0f32; up.len()];
+    out.par_chunks_mut(TASK_VALUES)
+        .zip(up.par_chunks(TASK_VALUES))
+        .zip(gate.par_chunks(TASK_VALUES))
+        .for_each(|((out, up), gate)| vector::swiglu(arch, up, gate, out));
+    out
+}

@@ -1,0 +1,92 @@
+//! The ops that execute an attention plan on burn tensors.
+//!
+//! [`Ops`] is the one trait: rotary embedding from given tables, attention over one band of keys,
+//! merging of bands, RMSNorm, SwiGLU, linear layers and the LM-head loss. Its default bodies are the
+//! slow twins of [`reference`](mod@reference), made of burn's own operations, so a back end is added with an empty
+//! `impl` and made fast one op at a time. The CPU implementation (`cpu/`, on burn's `Flex`) overrides all of them. The
+//! functions of [`ops`] are the same ops on burn's `Tensor`.
+//!
+//! Conventions: `b` batch, `h` heads, `n` queries, `m` keys, `d` head dimension, `v` vocabulary;
+//! attention tensors are `[b, h, n, d]`; rotation is the half-split form (component `c` turns with
+//! `c + d/2`); tables, softmax and accumulation are f32. A kernel sees bands and tables, never the
+//! name of a method. Wrong shapes are programming errors and panic.
+
+mod cpu;
+pub mod ops;
+mod plan;
+pub mod reference;
+
+use burn::backend::Backend;
+use burn::backend::backend_extension;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+pub use plan::PlanTensors;
+
+/// The ops of a RoPE transformer whose attention is given as bands; shapes are in the crate's docs.
+#[backend_extension(Flex)]
+pub trait Ops: Backend {
+    /// Rotates `x` `[b, h, n, d]` by the tables `cos`, `sin` `[n, d/2]`.
+    fn rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        reference::rotary::<Self>(x, cos, sin)
+    }
+
+    /// Softmax attention of `q` `[b, h, n, d]` over the keys that `keys` `[n, 2]` names for each query:
+    /// first and past-the-last index, neither decreasing with the query. `k` and `v` are
+    /// `[b, h, m, d]`, logits are `q k / sqrt(d)`.
+    ///
+    /// Returns the output `[b, h, n, d]` and the log-sum-exp of the logits `[b, h, n]`; a query without
+    /// keys gives zeros and minus infinity.
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        keys: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::attention::<Self>(q, k, v, keys)
+    }
+
+    /// Attention over the union of two disjoint sets of keys, from the outputs `[b, h, n, d]` and
+    /// log-sum-exps `[b, h, n]` over each.
+    fn merge(
+        a: FloatTensor<Self>,
+        a_lse: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        b_lse: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::merge::<Self>(a, a_lse, b, b_lse)
+    }
+
+    /// Rows of `x` `[n, c]` divided by their root mean square, times `weight` `[c]` (arXiv 1910.07467).
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        reference::rms_norm::<Self>(x, weight, epsilon)
+    }
+
+    /// `up * gate * sigmoid(gate)`, all `[n, c]` (arXiv 2002.05202).
+    fn swiglu(up: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::swiglu::<Self>(up, gate)
+    }
+
+    /// `x weightᵀ`: `[n, i]`, `[o, i]` to `[n, o]`. The weight may be of a narrower type than `x`;
+    /// arithmetic is in the type of `x`.
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::linear::<Self>(x, weight)
+    }
+
+    /// Negative log likelihood in nats `[n]` of `targets` `[n]` under the logits `hidden headᵀ`, with
+    /// `hidden` `[n, c]` and `head` `[v, c]`; the `n` by `v` logits are never held at once.
+    fn token_loss(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        reference::token_loss::<Self>(hidden, head, targets)
+    }
+}

@@ -1,0 +1,122 @@
+//! [`Ops`] on burn's tensors, on whatever device they live.
+
+use burn::backend::Dispatch;
+use burn::tensor::{Int, Tensor};
+
+use crate::{Ops, PlanTensors};
+
+/// [`Ops::rotary`]: `x` `[b, h, n, d]`, tables `[n, d/2]`.
+pub fn rotary(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+    let [_, _, n, d] = x.dims();
+    assert_eq!(cos.dims(), [n, d / 2], "rotary: cos for x {:?}", x.dims());
+    assert_eq!(sin.dims(), [n, d / 2], "rotary: sin for x {:?}", x.dims());
+    Tensor::from_dispatch(<Dispatch as Ops>::rotary(
+        x.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+    ))
+}
+
+/// [`Ops::attention`]: `q` `[b, h, n, d]`, `k`, `v` `[b, h, m, d]`, `keys` `[n, 2]` as i32; returns the
+/// output and its log-sum-exp `[b, h, n]`.
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    keys: Tensor<2, Int>,
+) -> (Tensor<4>, Tensor<3>) {
+    let [b, h, n, d] = q.dims();
+    let m = k.dims()[2];
+    assert_eq!(k.dims(), [b, h, m, d], "attention: k for q {:?}", q.dims());
+    assert_eq!(v.dims(), k.dims(), "attention: v against k");
+    assert_eq!(keys.dims(), [n, 2], "attention: keys for q {:?}", q.dims());
+    let (output, lse) = <Dispatch as Ops>::attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        keys.into_dispatch(),
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
+}
+
+/// [`Ops::merge`]: outputs `[b, h, n, d]` with log-sum-exps `[b, h, n]`.
+pub fn merge(a: (Tensor<4>, Tensor<3>), b: (Tensor<4>, Tensor<3>)) -> (Tensor<4>, Tensor<3>) {
+    assert_eq!(a.0.dims(), b.0.dims(), "merge: outputs");
+    assert_eq!(a.1.dims(), b.1.dims(), "merge: log-sum-exps");
+    let (output, lse) = <Dispatch as Ops>::merge(
+        a.0.into_dispatch(),
+        a.1.into_dispatch(),
+        b.0.into_dispatch(),
+        b.1.into_dispatch(),
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
+}
+
+/// Attention of un-rotated `q` `[b, h, n, d]` over un-rotated `k` and `v` `[b, h, m, d]` as the plan says:
+/// each band rotates with its tables, attends to its keys, and the bands are merged. Returns
+/// `[b, h, n, d]`.
+pub fn banded_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, plan: &PlanTensors) -> Tensor<4> {
+    // Bands that share a rotation (a window and its sinks) share the rotated tensor.
+    let rotated = |x: Tensor<4>, table: usize, cached: &mut Option<(usize, Tensor<4>)>| match cached
+    {
+        Some((known, tensor)) if *known == table => tensor.clone(),
+        _ => {
+            let (cos, sin) = plan.tables[table].clone();
+            let tensor = rotary(x, cos, sin);
+            *cached = Some((table, tensor.clone()));
+            tensor
+        }
+    };
+    let (mut q_cache, mut k_cache) = (None, None);
+    let mut merged: Option<(Tensor<4>, Tensor<3>)> = None;
+    for band in &plan.bands {
+        let q = rotated(q.clone(), band.q_table, &mut q_cache);
+        let k = rotated(k.clone(), band.k_table, &mut k_cache);
+        let part = attention(q, k, v.clone(), band.keys.clone());
+        merged = Some(match merged {
+            Some(sum) => merge(sum, part),
+            None => part,
+        });
+    }
+    merged.expect("a plan has at least one band").0
+}
+
+/// [`Ops::rms_norm`]: `x` `[n, c]`, `weight` `[c]`.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    assert_eq!(x.dims()[1], weight.dims()[0], "rms_norm: weight");
+    Tensor::from_dispatch(<Dispatch as Ops>::rms_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        epsilon,
+    ))
+}
+
+/// [`Ops::swiglu`]: both `[n, c]`.
+pub fn swiglu(up: Tensor<2>, gate: Tensor<2>) -> Tensor<2> {
+    assert_eq!(up.dims(), gate.dims(), "swiglu: up against gate");
+    Tensor::from_dispatch(<Dispatch as Ops>::swiglu(
+        up.into_dispatch(),
+        gate.into_dispatch(),
+    ))
+}
+
+/// [`Ops::linear`]: `x` `[n, i]`, `weight` `[o, i]`; returns `[n, o]`.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    assert_eq!(x.dims()[1], weight.dims()[1], "linear: x against weight");
+    Tensor::from_dispatch(<Dispatch as Ops>::linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+    ))
+}
+
+/// [`Ops::token_loss`]: `hidden` `[n, c]`, `head` `[v, c]`, `targets` `[n]` as i32 below `v`; returns
+/// `[n]` in nats.
+pub fn token_loss(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    assert_eq!(hidden.dims()[0], targets.dims()[0], "token_loss: targets");
+    assert_eq!(hidden.dims()[1], head.dims()[1], "token_loss: head");
+    Tensor::from_dispatch(<Dispatch as Ops>::token_loss(
+        hidden.into_dispatch(),
+        head.into_dispatch(),
+        targets.into_dispatch(),
+    ))
+}

@@ -1,0 +1,190 @@
+//! The slow twin of every op, written with burn's own operations for any back end.
+//!
+//! Readable before fast: attention builds all `n` by `m` logits. Arithmetic is f32, whatever the
+//! tensors' type; results have the type of the first argument.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata, get_device_settings};
+use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice};
+
+/// Rows of the loss whose logits are held at once.
+const LOSS_ROWS: usize = 256;
+
+fn f32<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    match x.dtype() {
+        DType::F32 => x,
+        _ => B::float_cast(x, FloatDType::F32),
+    }
+}
+
+fn like<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype {
+        return x;
+    }
+    B::float_cast(x, dtype.into())
+}
+
+/// `range` of dimension `dim`, all of the others.
+fn narrow<B: Backend>(
+    x: FloatTensor<B>,
+    dim: usize,
+    range: std::ops::Range<usize>,
+) -> FloatTensor<B> {
+    let mut slices: Vec<Slice> = vec![Slice::full(); x.rank()];
+    slices[dim] = Slice::from(range);
+    B::float_slice(x, &slices)
+}
+
+/// See [`Ops::rotary`](crate::Ops::rotary).
+pub fn rotary<B: Backend>(
+    x: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let [_, _, n, d] = x.shape().dims::<4>();
+    let table = Shape::new([1, 1, n, d / 2]);
+    let cos = B::float_reshape(cos, table.clone());
+    let sin = B::float_reshape(sin, table);
+    let x = f32::<B>(x);
+    let low = narrow::<B>(x.clone(), 3, 0..d / 2);
+    let high = narrow::<B>(x, 3, d / 2..d);
+    let turned_low = B::float_sub(
+        B::float_mul(low.clone(), cos.clone()),
+        B::float_mul(high.clone(), sin.clone()),
+    );
+    let turned_high = B::float_add(B::float_mul(high, cos), B::float_mul(low, sin));
+    like::<B>(B::float_cat(vec![turned_low, turned_high], 3), dtype)
+}
+
+/// See [`Ops::attention`](crate::Ops::attention).
+pub fn attention<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    keys: IntTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dtype = q.dtype();
+    let device = q.device();
+    let [b, h, n, d] = q.shape().dims::<4>();
+    let m = k.shape().dims::<4>()[2];
+
+    let logits = B::float_matmul(f32::<B>(q), B::float_transpose(f32::<B>(k)));
+    let logits = B::float_mul_scalar(logits, (1.0 / (d as f64).sqrt()).into());
+    let bool_dtype = get_device_settings::<B>(&device).bool_dtype;
+    let all = Shape::new([1, 1, n, m]);
+    let bound = |column: usize| {
+        let bound = B::int_slice(
+            keys.clone(),
+            &[Slice::full(), Slice::from(column..column + 1)],
+        );
+        B::int_expand(B::int_reshape(bound, Shape::new([1, 1, n, 1])), all.clone())
+    };
+    let index = B::int_arange(0..m as i64, &device, IntDType::I32);
+    let index = B::int_expand(B::int_reshape(index, Shape::new([1, 1, 1, m])), all.clone());
+    let hidden = B::bool_or(
+        B::int_lower(index.clone(), bound(0), bool_dtype),
+        B::int_greater_equal(index, bound(1), bool_dtype),
+    );
+    let hidden = B::bool_expand(hidden, Shape::new([b, h, n, m]));
+    let logits = B::float_mask_fill(logits, hidden, f32::NEG_INFINITY.into());
+
+    // The clamps keep rows that see no key free of NaN: their weights and sum are all zero.
+    let max = B::float_clamp_min(B::float_max_dim(logits.clone(), 3), f32::MIN.into());
+    let weights = B::float_exp(B::float_sub(logits, max.clone()));
+    let sum = B::float_sum_dim(weights.clone(), 3);
+    let output = B::float_div(
+        B::float_matmul(weights, f32::<B>(v)),
+        B::float_clamp_min(sum.clone(), f32::MIN_POSITIVE.into()),
+    );
+    let lse = B::float_reshape(B::float_add(max, B::float_log(sum)), Shape::new([b, h, n]));
+    (like::<B>(output, dtype), lse)
+}
+
+/// See [`Ops::merge`](crate::Ops::merge).
+pub fn merge<B: Backend>(
+    a: FloatTensor<B>,
+    a_lse: FloatTensor<B>,
+    b: FloatTensor<B>,
+    b_lse: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dtype = a.dtype();
+    let [batch, h, n, _] = a.shape().dims::<4>();
+    let column = Shape::new([batch, h, n, 1]);
+    let a_lse = B::float_reshape(a_lse, column.clone());
+    let b_lse = B::float_reshape(b_lse, column);
+    let max = B::float_cat(vec![a_lse.clone(), b_lse.clone()], 3);
+    let max = B::float_clamp_min(B::float_max_dim(max, 3), f32::MIN.into());
+    let a_weight = B::float_exp(B::float_sub(a_lse, max.clone()));
+    let b_weight = B::float_exp(B::float_sub(b_lse, max.clone()));
+    let sum = B::float_add(a_weight.clone(), b_weight.clone());
+    let mixed = B::float_add(
+        B::float_mul(f32::<B>(a), a_weight),
+        B::float_mul(f32::<B>(b), b_weight),
+    );
+    let output = B::float_div(
+        mixed,
+        B::float_clamp_min(sum.clone(), f32::MIN_POSITIVE.into()),
+    );
+    let lse = B::float_add(max, B::float_log(sum));
+    (
+        like::<B>(output, dtype),
+        B::float_reshape(lse, Shape::new([batch, h, n])),
+    )
+}
+
+/// See [`Ops::rms_norm`](crate::Ops::rms_norm).
+pub fn rms_norm<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    epsilon: f64,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let c = x.shape().dims::<2>()[1];
+    let x = f32::<B>(x);
+    let mean = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 1);
+    let rms = B::float_sqrt(B::float_add_scalar(mean, epsilon.into()));
+    let weight = B::float_reshape(f32::<B>(weight), Shape::new([1, c]));
+    like::<B>(B::float_mul(B::float_div(x, rms), weight), dtype)
+}
+
+/// See [`Ops::swiglu`](crate::Ops::swiglu).
+pub fn swiglu<B: Backend>(up: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = up.dtype();
+    let gate = f32::<B>(gate);
+    let one_plus = B::float_add_scalar(B::float_exp(B::float_neg(gate.clone())), 1f32.into());
+    let silu = B::float_div(gate, one_plus);
+    like::<B>(B::float_mul(f32::<B>(up), silu), dtype)
+}
+
+/// See [`Ops::linear`](crate::Ops::linear).
+pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let weight = like::<B>(weight, x.dtype());
+    B::float_matmul(x, B::float_transpose(weight))
+}
+
+/// See [`Ops::token_loss`](crate::Ops::token_loss).
+pub fn token_loss<B: Backend>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> FloatTensor<B> {
+    let n = hidden.shape().dims::<2>()[0];
+    let head = B::float_transpose(f32::<B>(head));
+    let blocks = (0..n)
+        .step_by(LOSS_ROWS)
+        .map(|start| {
+            let end = (start + LOSS_ROWS).min(n);
+            let rows = f32::<B>(narrow::<B>(hidden.clone(), 0, start..end));
+            let logits = B::float_matmul(rows, head.clone());
+            let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
+            let target = B::int_reshape(target, Shape::new([end - start, 1]));
+            let target = B::float_gather(1, logits.clone(), target);
+            let max = B::float_max_dim(logits.clone(), 1);
+            let weights = B::float_exp(B::float_sub(logits, max.clone()));
+            let lse = B::float_add(max, B::float_log(B::float_sum_dim(weights, 1)));
+            B::float_sub(lse, target)
+        })
+        .collect();
+    B::float_reshape(B::float_cat(blocks, 0), Shape::new([n]))
+}

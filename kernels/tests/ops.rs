@@ -1,0 +1,294 @@
+//! Every op of the CPU against its slow twin, and banded attention against the float64 oracle, on
+//! awkward sizes.
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use longspan_attention::{Band, LayerPlan, Method, Model, oracle};
+use longspan_kernels::{PlanTensors, ops, reference};
+use longspan_rope::{Length, Rope, Spectrum};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Same formula in f32, other order of additions (`rel`, `abs`).
+const TOLERANCE: (f64, f64) = (1e-5, 2e-6);
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn random(seed: u64, len: usize, scale: f32) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..len)
+        .map(|_| scale * (rng.random::<f32>() * 2.0 - 1.0))
+        .collect()
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), (&device(), DType::F32))
+}
+
+fn ints<const D: usize>(values: Vec<i32>, shape: [usize; D]) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(values, shape), (&device(), DType::I32))
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// The `Flex` primitive of a tensor, for calling the twins.
+fn flex<const D: usize>(tensor: &Tensor<D>) -> burn::backend::tensor::FloatTensor<Flex> {
+    tensor.clone().try_into_primitive::<Flex>().unwrap()
+}
+
+fn flex_int<const D: usize>(tensor: &Tensor<D, Int>) -> burn::backend::tensor::IntTensor<Flex> {
+    tensor.clone().try_into_primitive::<Flex>().unwrap()
+}
+
+fn primitive_values(primitive: burn::backend::tensor::FloatTensor<Flex>) -> Vec<f32> {
+    primitive.into_data().try_to_vec().unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, got: &[f32], expected: &[f32], scale: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    for (i, (&a, &b)) in got.iter().zip(expected).enumerate() {
+        if a == b {
+            continue; // both minus infinity included
+        }
+        let (a, b) = (a as f64, b as f64);
+        assert!(
+            a.is_finite() && b.is_finite(),
+            "{what}[{i}]: {a} against {b}"
+        );
+        let bound = TOLERANCE.0 * b.abs() + TOLERANCE.1 * scale;
+        assert!((a - b).abs() <= bound, "{what}[{i}]: {a} against {b}");
+    }
+}
+
+#[test]
+fn rotary_equals_its_twin_on_strided_input() {
+    for (b, h, n, d) in [
+        (1, 1, 1, 2),
+        (2, 3, 17, 16),
+        (1, 2, 129, 128),
+        (1, 5, 1500, 64),
+    ] {
+        let x = tensor(random(1, b * n * h * d, 1.0), [b, n, h, d]).swap_dims(1, 2);
+        let cos = tensor(random(2, n * d / 2, 1.0), [n, d / 2]);
+        let sin = tensor(random(3, n * d / 2, 1.0), [n, d / 2]);
+        let expected = reference::rotary::<Flex>(flex(&x), flex(&cos), flex(&sin));
+        let got = ops::rotary(x, cos, sin);
+        assert_close("rotary", &values(got), &primitive_values(expected), 1.0);
+    }
+}
+
+#[test]
+fn rms_norm_and_swiglu_equal_their_twins() {
+    for (n, c) in [(1, 1), (17, 17), (129, 64), (3, 1500)] {
+        let x = tensor(random(4, n * c, 30.0), [n, c]);
+        let weight = tensor(random(5, c, 2.0), [c]);
+        let expected = reference::rms_norm::<Flex>(flex(&x), flex(&weight), 1e-6);
+        let got = ops::rms_norm(x.clone(), weight, 1e-6);
+        assert_close("rms_norm", &values(got), &primitive_values(expected), 1.0);
+
+        let gate = tensor(random(6, n * c, 60.0), [n, c]);
+        let expected = reference::swiglu::<Flex>(flex(&x), flex(&gate));
+        let got = ops::swiglu(x, gate);
+        assert_close("swiglu", &values(got), &primitive_values(expected), 30.0);
+    }
+}
+
+#[test]
+fn linear_equals_its_twin_in_every_weight_type() {
+    for (n, i, o) in [(1, 1, 1), (17, 129, 300), (1025, 64, 257), (129, 1500, 17)] {
+        let x = tensor(random(7, n * i, 1.0), [n, i]);
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let weight = tensor(random(9, o * i, 1.0), [o, i]).cast(dtype);
+            let expected = reference::linear::<Flex>(flex(&x), flex(&weight));
+            let got = ops::linear(x.clone(), weight);
+            let expected = primitive_values(expected);
+            assert_close(&format!("{dtype:?}"), &values(got), &expected, i as f64);
+        }
+    }
+}
+
+#[test]
+fn token_loss_equals_its_twin_and_survives_large_logits() {
+    for (n, c, v) in [(1, 16, 1), (17, 64, 320), (129, 17, 1000), (4097, 8, 257)] {
+        for scale in [0.3, 40.0] {
+            let hidden = tensor(random(10, n * c, scale), [n, c]);
+            let head = tensor(random(11, v * c, 1.0), [v, c]);
+            let targets = ints((0..n).map(|i| (i * 7919 % v) as i32).collect(), [n]);
+            let expected =
+                reference::token_loss::<Flex>(flex(&hidden), flex(&head), flex_int(&targets));
+            let got = ops::token_loss(hidden, head, targets);
+            let size = 1.0 + scale as f64 * c as f64;
+            assert_close(
+                "token_loss",
+                &values(got),
+                &primitive_values(expected),
+                size,
+            );
+        }
+    }
+}
+
+/// Key ranges of a causal window, bottom-right aligned when there are more keys than queries.
+fn windows(n: usize, m: usize, window: usize) -> Vec<i32> {
+    (0..n)
+        .flat_map(|i| {
+            let end = (m + i + 1).saturating_sub(n);
+            [end.saturating_sub(window) as i32, end as i32]
+        })
+        .collect()
+}
+
+#[test]
+fn attention_equals_its_twin() {
+    for (b, h, n, m, d, window) in [
+        (1, 1, 1, 1, 16, 1),
+        (2, 3, 17, 17, 16, 5),
+        (1, 2, 129, 129, 64, 1000),
+        (1, 1, 1, 1500, 128, 1500),
+        (1, 2, 17, 129, 32, 40),
+        (1, 1, 129, 17, 16, 17), // the first queries see no key
+        (1, 2, 1500, 1500, 8, 700),
+    ] {
+        for scale in [1.0, 20.0] {
+            // As the model passes them: q contiguous, k and v strided views.
+            let q = tensor(random(12, b * h * n * d, scale), [b, h, n, d]);
+            let k = tensor(random(13, b * m * h * d, scale), [b, m, h, d]).swap_dims(1, 2);
+            let v = tensor(random(14, b * m * h * d, 1.0), [b, m, h, d]).swap_dims(1, 2);
+            let keys = ints(windows(n, m, window), [n, 2]);
+            let expected =
+                reference::attention::<Flex>(flex(&q), flex(&k), flex(&v), flex_int(&keys));
+            let (output, lse) = ops::attention(q, k, v, keys);
+            // Logits grow with the square of the magnitudes, and so does their rounding.
+            let size = 1.0 + (scale * scale) as f64 * (d as f64).sqrt();
+            let what = format!("n {n} m {m} d {d} window {window} scale {scale}");
+            assert_close(&what, &values(output), &primitive_values(expected.0), size);
+            assert_close(&what, &values(lse), &primitive_values(expected.1), size);
+        }
+    }
+}
+
+#[test]
+fn merge_equals_its_twin_with_empty_sides() {
+    let (b, h, n, d) = (2, 3, 17, 16);
+    let output = |seed| tensor(random(seed, b * h * n * d, 1.0), [b, n, h, d]).swap_dims(1, 2);
+    let lse = |seed: u64| {
+        let mut lse = random(seed, b * h * n, 30.0);
+        lse[seed as usize] = f32::NEG_INFINITY;
+        lse[20] = f32::NEG_INFINITY; // neither side sees a key
+        tensor(lse, [b, h, n])
+    };
+    let (a, a_lse, c, c_lse) = (output(15), lse(16), output(17), lse(18));
+    let expected = reference::merge::<Flex>(flex(&a), flex(&a_lse), flex(&c), flex(&c_lse));
+    let got = ops::merge((a, a_lse), (c, c_lse));
+    assert_close("output", &values(got.0), &primitive_values(expected.0), 1.0);
+    assert_close("lse", &values(got.1), &primitive_values(expected.1), 1.0);
+}
+
+/// Runs a plan through the tensors and through the oracle.
+fn check_plan(plan: &LayerPlan, n: usize, m: usize, d: usize) {
+    let h = 2;
+    let rows = |values: &[f32], head: usize, len: usize| -> Vec<Vec<f64>> {
+        values[head * len * d..(head + 1) * len * d]
+            .chunks(d)
+            .map(|row| row.iter().map(|&x| x as f64).collect())
+            .collect()
+    };
+    let (q, k, v) = (
+        random(19, h * n * d, 2.0),
+        random(20, h * m * d, 2.0),
+        random(21, h * m * d, 1.0),
+    );
+    let got = ops::banded_attention(
+        tensor(q.clone(), [1, h, n, d]),
+        tensor(k.clone(), [1, h, m, d]),
+        tensor(v.clone(), [1, h, m, d]),
+        &PlanTensors::new(plan, &device()),
+    );
+    let got = values(got);
+    for head in 0..h {
+        let (expected, _) = oracle::attention(
+            plan,
+            &rows(&q, head, n),
+            &rows(&k, head, m),
+            &rows(&v, head, m),
+        );
+        for (i, row) in expected.iter().enumerate() {
+            for (c, &expected) in row.iter().enumerate() {
+                let got = got[(head * n + i) * d + c] as f64;
+                assert!(
+                    (got - expected).abs() < 2e-5,
+                    "n {n} m {m} query {i}: {got} against {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn plans_of_methods_equal_the_oracle() {
+    let method = |toml: serde_json::Value| -> Method { serde_json::from_value(toml).unwrap() };
+    let methods = [
+        method(serde_json::json!({"name": "plain"})),
+        method(
+            serde_json::json!({"name": "all", "rope": {"kind": "dynamic_ntk"}, "logn": true,
+            "window": {"layers": [5, 40, 200, "full"], "alpha": "per_layer"}, "sinks": 3}),
+        ),
+        method(
+            serde_json::json!({"name": "yarn", "rope": {"kind": "yarn", "factor": 4.0},
+            "logn": {"length": "visible"}, "window": 33, "sinks": 40}),
+        ),
+    ];
+    for method in &methods {
+        for n in [1, 17, 129, 700] {
+            let rope = Rope {
+                dim: 16,
+                base: 1e4,
+                trained: 64,
+            };
+            let model = Model { rope, layers: 4 };
+            let length = Length {
+                total: n,
+                prefill: n,
+            };
+            for plan in method.plan(&model, length).unwrap() {
+                check_plan(&plan, n, n, 16);
+            }
+        }
+    }
+}
+
+/// Bands with positions and frequencies of their own, as ReRoPE or chunked methods have them, and more
+/// keys than queries.
+#[test]
+fn bands_with_their_own_rotations_equal_the_oracle() {
+    let (n, m, d, near) = (17usize, 129usize, 8usize, 20u32);
+    let spectrum = |base: f64, mscale| Spectrum {
+        inv_freq: (0..d / 2)
+            .map(|i| base.powf(-2.0 * i as f64 / d as f64))
+            .collect(),
+        mscale,
+    };
+    let end = |i: usize| (m - n + i + 1) as u32;
+    let near_band = Band {
+        keys: (0..n).map(|i| end(i) - near..end(i)).collect(),
+        q_position: (0..n).map(|i| (m - n + i) as f64).collect(),
+        k_position: (0..m).map(|j| j as f64).collect(),
+        spectrum: spectrum(1e4, 1.0),
+    };
+    let far_band = Band {
+        keys: (0..n).map(|i| 0..end(i) - near).collect(),
+        q_position: vec![near as f64; n],
+        k_position: (0..m).map(|j| (j / 4) as f64 * 0.5).collect(),
+        spectrum: spectrum(500.0, 1.1),
+    };
+    let plan = LayerPlan {
+        bands: vec![near_band, far_band],
+        query_scale: (0..n).map(|i| 1.0 + i as f64 / 10.0).collect(),
+    };
+    check_plan(&plan, n, m, d);
+}

@@ -1,0 +1,207 @@
+//! RoPE frequency methods as plain `f64` functions.
+//!
+//! A rotary embedding turns pair `i` of a head's `dim` rotated dimensions by `position * inv_freq[i]` radians. A
+//! frequency method chooses those `dim / 2` numbers, and one temperature `mscale`, from the model's geometry ([`Rope`])
+//! and the lengths in play ([`Length`]). It keeps no state: the same arguments always give the same [`Spectrum`].
+//!
+//! Notation in the formulas: `d` rotated dimension, `b` base, `theta_i = b^(-2i/d)`, `lambda_i = 2 pi / theta_i`
+//! (tokens for one full turn), `L` trained length, `n` current length, `s` scale.
+//!
+//! A new method is one file that defines `Method` and one word in `methods!` below; `tests/registry.rs` then asks for
+//! its golden values.
+//!
+//! ```
+//! use longspan_rope::{Length, Rope, RopeConfig};
+//!
+//! let rope = Rope { dim: 128, base: 10_000.0, trained: 2048 };
+//! let config: RopeConfig = serde_json::from_str(r#"{ "kind": "yarn", "factor": 4.0 }"#)?;
+//! let spectrum = config.spectrum(&rope, Length { total: 8192, prefill: 8192 })?;
+//! assert_eq!(spectrum.inv_freq.len(), 64);
+//! assert_eq!(spectrum.inv_freq[0], 1.0);
+//! assert!((spectrum.mscale - 1.1386).abs() < 1e-4);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod error;
+mod options;
+
+pub use config::RopeConfig;
+pub use error::RopeError;
+pub use options::{OptionDoc, Options};
+
+/// Declares each method's module and lists its `Method` in [`METHODS`].
+macro_rules! methods {
+    ($($name:ident),* $(,)?) => {
+        $(pub mod $name;)*
+
+        /// Every frequency method, in the order in which help texts list them.
+        pub static METHODS: &[&dyn FrequencyMethod] = &[$(&$name::Method),*];
+    };
+}
+
+methods! { none, linear, ntk, dynamic_ntk, dynamic_ntk_hf, ntk_by_parts, yarn, longrope, llama3 }
+
+/// The rotary geometry of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Dimensions of a head that are rotated; even, at least 2.
+    pub dim: usize,
+    /// Base of the geometric progression of frequencies (`rope_theta`); above 1.
+    pub base: f64,
+    /// Length the model was trained on, in tokens; at least 2.
+    pub trained: usize,
+}
+
+impl Rope {
+    /// The `dim / 2` frequencies `base^(-2i/dim)` for any base, in radians per position.
+    pub(crate) fn inv_freq(&self, base: f64) -> Vec<f64> {
+        let d = self.dim as f64;
+        (0..self.dim / 2)
+            .map(|i| base.powf(-2.0 * i as f64 / d))
+            .collect()
+    }
+
+    /// The base `b * alpha^(d/(d-2))`, which divides the lowest of the frequencies by exactly `alpha` and leaves the
+    /// highest alone (YaRN, arXiv 2309.00071, definition 1).
+    ///
+    /// For `dim` 2 the exponent is infinite, and so is the base for `alpha > 1`: the only frequency, 1, still comes
+    /// out.
+    pub(crate) fn ntk_base(&self, alpha: f64) -> f64 {
+        let d = self.dim as f64;
+        self.base * alpha.powf(d / (d - 2.0))
+    }
+
+    /// `max(1, n / L)`, the scale of the methods that follow the length.
+    pub(crate) fn dynamic_scale(&self, n: usize) -> f64 {
+        (n as f64 / self.trained as f64).max(1.0)
+    }
+}
+
+/// Lengths, in tokens, of the sequence (or of what a windowed layer sees of it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// Tokens of the whole pass: prompt and everything generated.
+    pub total: usize,
+    /// Tokens of the first forward call; at least 1, at most `total`.
+    pub prefill: usize,
+}
+
+/// What a frequency method decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spectrum {
+    /// `dim / 2` angular frequencies, in radians per position, highest first.
+    pub inv_freq: Vec<f64>,
+    /// Multiplies cos and sin of both queries and keys, so the logits get its square.
+    pub mscale: f64,
+}
+
+/// A rule that chooses the rotary frequencies; the entries of [`METHODS`].
+pub trait FrequencyMethod: Sync {
+    /// The `kind` that selects the method in a config.
+    fn name(&self) -> &'static str;
+
+    /// One line that says what the method does.
+    fn summary(&self) -> &'static str;
+
+    /// Where the rule comes from: a paper or a file.
+    fn source(&self) -> &'static str;
+
+    /// Every option the method takes; any other is refused.
+    fn options(&self) -> &'static [OptionDoc];
+
+    /// Replaces options that name a file by what the file says. Does nothing unless a method overrides it.
+    ///
+    /// # Errors
+    /// The file cannot be read, lacks what is needed, or contradicts the other options.
+    fn resolve(&self, _options: &mut Options) -> Result<(), RopeError> {
+        Ok(())
+    }
+
+    /// The frequencies and temperature for a pass of this length.
+    ///
+    /// # Errors
+    /// An option is unknown, missing, out of range or contradicts another; `rope` or `length` is impossible.
+    fn spectrum(
+        &self,
+        rope: &Rope,
+        length: Length,
+        options: &Options,
+    ) -> Result<Spectrum, RopeError>;
+}
+
+/// The method called `name`.
+///
+/// # Errors
+/// [`RopeError::UnknownMethod`], which lists the known names.
+pub fn method(name: &str) -> Result<&'static dyn FrequencyMethod, RopeError> {
+    METHODS
+        .iter()
+        .copied()
+        .find(|method| method.name() == name)
+        .ok_or_else(|| RopeError::UnknownMethod {
+            kind: name.to_owned(),
+            known: METHODS.iter().map(|method| method.name()).collect(),
+        })
+}
+
+/// Refuses a geometry or lengths for which no formula means anything.
+pub(crate) fn check(rope: &Rope, length: Length) -> Result<(), RopeError> {
+    let wrong = |key, value: String, rule: String| Err(RopeError::Geometry { key, value, rule });
+    if rope.dim < 2 || rope.dim % 2 == 1 {
+        return wrong("dim", rope.dim.to_string(), "even and at least 2".into());
+    }
+    if !(rope.base > 1.0 && rope.base.is_finite()) {
+        return wrong("base", rope.base.to_string(), "finite and above 1".into());
+    }
+    if rope.trained < 2 {
+        return wrong("trained", rope.trained.to_string(), "at least 2".into());
+    }
+    if length.prefill < 1 || length.prefill > length.total {
+        return wrong(
+            "prefill",
+            length.prefill.to_string(),
+            format!("at least 1 and at most total = {}", length.total),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub fn rope(base: f64, trained: usize) -> Rope {
+        Rope {
+            dim: 128,
+            base,
+            trained,
+        }
+    }
+
+    /// A pass of `n` tokens in one forward call.
+    pub fn whole(n: usize) -> Length {
+        Length {
+            total: n,
+            prefill: n,
+        }
+    }
+
+    pub fn options(json: serde_json::Value) -> Options {
+        json.as_object().expect("options are a JSON object").clone()
+    }
+
+    /// Absolute comparison; NaN is never close.
+    pub fn assert_close(found: f64, expected: f64, tolerance: f64) {
+        assert!(
+            (found - expected).abs() <= tolerance,
+            "{found} is not within {tolerance} of {expected}"
+        );
+    }
+
+    /// The base that a geometric spectrum has, read off its lowest frequency.
+    pub fn base_of(spectrum: &Spectrum) -> f64 {
+        let half = spectrum.inv_freq.len() as f64;
+        spectrum.inv_freq[spectrum.inv_freq.len() - 1].powf(-half / (half - 1.0))
+    }
+}

@@ -1,0 +1,63 @@
+//! Plain RoPE: `theta_i = b^(-2i/d)`, whatever the length. Source: RoFormer, arXiv 2104.09864, section 3.2.2.
+
+use serde::Deserialize;
+
+use crate::options::parse;
+use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+
+/// The registry's entry for `none`.
+pub struct Method;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {}
+
+impl FrequencyMethod for Method {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn summary(&self) -> &'static str {
+        "the frequencies the model was trained with, at every length"
+    }
+
+    fn source(&self) -> &'static str {
+        "RoFormer, arXiv 2104.09864"
+    }
+
+    fn options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+
+    fn spectrum(
+        &self,
+        rope: &Rope,
+        length: Length,
+        options: &Options,
+    ) -> Result<Spectrum, RopeError> {
+        check(rope, length)?;
+        let Params {} = parse(self, options)?;
+        Ok(Spectrum {
+            inv_freq: rope.inv_freq(rope.base),
+            mscale: 1.0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, rope, whole};
+
+    #[test]
+    fn frequencies_are_geometric() {
+        let spectrum = Method
+            .spectrum(&rope(1e4, 2048), whole(32768), &Options::new())
+            .unwrap();
+        assert_eq!(spectrum.inv_freq[0], 1.0);
+        assert_close(spectrum.inv_freq[16], 0.1, 1e-15);
+        assert_close(spectrum.inv_freq[32], 0.01, 1e-16);
+        assert_close(spectrum.inv_freq[48], 0.001, 1e-17);
+        assert_eq!(spectrum.mscale, 1.0);
+    }
+}

@@ -1,0 +1,352 @@
+//! What every method of the registry must satisfy. A new method fails here until it has golden values and says where it
+//! equals plain RoPE.
+
+mod goldens;
+
+use std::collections::BTreeSet;
+
+use goldens::{GOLDENS, Golden};
+use longspan_rope::{
+    FrequencyMethod, Length, METHODS, Options, Rope, RopeConfig, RopeError, Spectrum, method,
+};
+use serde_json::{Value, json};
+
+fn options(json: &str) -> Options {
+    serde_json::from_str(json).expect("options are a JSON object")
+}
+
+fn goldens_of(method: &dyn FrequencyMethod) -> Vec<&'static Golden> {
+    let goldens: Vec<_> = GOLDENS
+        .iter()
+        .filter(|golden| golden.method == method.name())
+        .collect();
+    assert!(
+        goldens.len() >= 2,
+        "`{}` needs at least two cases in tests/goldens/mod.rs",
+        method.name()
+    );
+    goldens
+}
+
+/// The model of a golden case.
+fn model(golden: &Golden) -> Rope {
+    Rope {
+        dim: golden.dim,
+        base: golden.base,
+        trained: golden.trained,
+    }
+}
+
+/// Working options and the model they were made for.
+fn example(method: &dyn FrequencyMethod) -> (Options, Rope) {
+    let golden = goldens_of(method)[0];
+    (options(golden.options), model(golden))
+}
+
+fn whole(n: usize) -> Length {
+    Length {
+        total: n,
+        prefill: n,
+    }
+}
+
+fn none(rope: &Rope, length: Length) -> Spectrum {
+    RopeConfig::default().spectrum(rope, length).unwrap()
+}
+
+fn assert_close(found: f64, expected: f64, what: &str) {
+    assert!(
+        (found - expected).abs() <= 1e-12 * expected.abs(),
+        "{what}: found {found}, expected {expected}"
+    );
+}
+
+#[test]
+fn names_are_unique_and_found() {
+    let names: BTreeSet<_> = METHODS.iter().map(|method| method.name()).collect();
+    assert_eq!(names.len(), METHODS.len());
+    for name in &names {
+        assert_eq!(method(name).unwrap().name(), *name);
+    }
+    for golden in GOLDENS {
+        assert!(
+            names.contains(golden.method),
+            "golden of `{}`",
+            golden.method
+        );
+    }
+    let message = method("NTK").err().unwrap().to_string();
+    for name in names {
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn every_method_is_described() {
+    for method in METHODS {
+        assert!(!method.summary().is_empty() && !method.summary().contains('\n'));
+        assert!(!method.source().is_empty());
+        for option in method.options() {
+            assert!(!option.meaning.is_empty());
+        }
+    }
+}
+
+#[test]
+fn golden_spectra() {
+    for &method in METHODS {
+        for golden in goldens_of(method) {
+            let length = Length {
+                total: golden.total,
+                prefill: golden.prefill,
+            };
+            let spectrum = method
+                .spectrum(&model(golden), length, &options(golden.options))
+                .unwrap();
+            let what = format!("{} {} at {}", golden.method, golden.options, golden.total);
+            assert_close(spectrum.mscale, golden.mscale, &what);
+            for &(i, expected) in golden.inv_freq {
+                assert_close(
+                    spectrum.inv_freq[i],
+                    expected,
+                    &format!("{what}, index {i}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn spectra_are_well_formed_and_repeatable() {
+    for &method in METHODS {
+        for golden in goldens_of(method) {
+            let (rope, options) = (model(golden), options(golden.options));
+            for n in [1, 17, 2047, 2048, 2049, 32768, 1_000_000] {
+                let spectrum = method.spectrum(&rope, whole(n), &options).unwrap();
+                assert_eq!(spectrum.inv_freq.len(), rope.dim / 2);
+                assert!(
+                    spectrum
+                        .inv_freq
+                        .iter()
+                        .all(|&theta| theta > 0.0 && theta <= 1.0)
+                );
+                assert!(spectrum.inv_freq.is_sorted_by(|high, low| high > low));
+                assert!(spectrum.mscale.is_finite() && spectrum.mscale > 0.0);
+                let again = method.spectrum(&rope, whole(n), &options).unwrap();
+                assert_eq!(spectrum, again);
+            }
+        }
+    }
+}
+
+/// What serde says a method's type accepts: the quoted names of its error about an unknown key, after that key.
+fn accepted(method: &dyn FrequencyMethod) -> BTreeSet<String> {
+    let (mut options, rope) = example(method);
+    options.insert("no_such_option".to_owned(), json!(1));
+    let error = method.spectrum(&rope, whole(64), &options).unwrap_err();
+    let RopeError::Options { reason, .. } = &error else {
+        panic!("`{}` takes an unknown option: {error}", method.name());
+    };
+    assert!(error.to_string().contains(method.name()), "{error}");
+    for option in method.options() {
+        assert!(error.to_string().contains(option.name), "{error}");
+    }
+    let reason = reason.to_string();
+    let quoted: Vec<_> = reason.split('`').skip(1).step_by(2).collect();
+    assert_eq!(quoted[0], "no_such_option");
+    quoted[1..].iter().map(|name| name.to_string()).collect()
+}
+
+#[test]
+fn unknown_options_are_refused_and_documented_ones_are_all_there_are() {
+    for &method in METHODS {
+        let documented: BTreeSet<_> = method
+            .options()
+            .iter()
+            .map(|option| option.name.to_owned())
+            .collect();
+        assert_eq!(documented.len(), method.options().len());
+        assert_eq!(documented, accepted(method), "`{}`", method.name());
+    }
+}
+
+#[test]
+fn documented_defaults_are_the_defaults() {
+    for &method in METHODS {
+        let (example, rope) = example(method);
+        let spectrum = |options: &Options| method.spectrum(&rope, whole(8192), options);
+        for option in method.options() {
+            let what = format!("`{}` of `{}`", option.name, method.name());
+            let mut without = example.clone();
+            without.remove(option.name);
+            match option.default {
+                "required" => assert!(spectrum(&without).is_err(), "{what}"),
+                "optional" => {}
+                literal => {
+                    let mut with = without.clone();
+                    let default: Value = serde_json::from_str(literal).expect(&what);
+                    with.insert(option.name.to_owned(), default);
+                    assert_eq!(
+                        spectrum(&with).unwrap(),
+                        spectrum(&without).unwrap(),
+                        "{what}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_models_and_lengths_are_refused() {
+    for &method in METHODS {
+        let (options, good) = example(method);
+        let refused = |rope: Rope, length: Length, key: &str| {
+            let error = method.spectrum(&rope, length, &options).unwrap_err();
+            assert!(matches!(error, RopeError::Geometry { key: found, .. } if found == key));
+        };
+        for dim in [0, 1, 127] {
+            refused(
+                Rope {
+                    dim,
+                    ..good.clone()
+                },
+                whole(64),
+                "dim",
+            );
+        }
+        for base in [1.0, -1e4, f64::NAN, f64::INFINITY] {
+            refused(
+                Rope {
+                    base,
+                    ..good.clone()
+                },
+                whole(64),
+                "base",
+            );
+        }
+        refused(
+            Rope {
+                trained: 0,
+                ..good.clone()
+            },
+            whole(64),
+            "trained",
+        );
+        for prefill in [0, 65] {
+            refused(good.clone(), Length { total: 64, prefill }, "prefill");
+        }
+    }
+}
+
+/// Options and a length at which the method's own definition makes it plain RoPE, for a model with `dim` 128 and a
+/// trained length of 2048.
+fn neutral(name: &str) -> Vec<(Value, Length)> {
+    let (far, near) = (whole(32768), whole(2048));
+    let ones = vec![1.0; 64];
+    let twos = vec![2.0; 64];
+    match name {
+        "none" => vec![(json!({}), far)],
+        "linear" | "ntk" | "llama3" => vec![(json!({ "factor": 1 }), far)],
+        "dynamic_ntk" => vec![
+            (json!({}), near),
+            (
+                json!({ "freeze": "prefill" }),
+                Length {
+                    total: 32768,
+                    prefill: 2048,
+                },
+            ),
+        ],
+        "dynamic_ntk_hf" => vec![(json!({}), near), (json!({ "factor": 4 }), near)],
+        "ntk_by_parts" | "yarn" => vec![
+            (json!({ "factor": 1 }), far),
+            (json!({ "factor": 1, "ramp": "paper" }), far),
+            (json!({ "dynamic": true }), near),
+            (json!({ "dynamic": true }), whole(5)),
+        ],
+        "longrope" => vec![
+            (
+                json!({ "short_factor": twos, "long_factor": ones, "factor": 1 }),
+                far,
+            ),
+            (
+                json!({ "short_factor": ones, "long_factor": twos, "factor": 1 }),
+                near,
+            ),
+        ],
+        _ => panic!("say in tests/registry.rs where `{name}` equals plain RoPE"),
+    }
+}
+
+#[test]
+fn methods_are_plain_rope_exactly_where_they_say_so() {
+    let rope = Rope {
+        dim: 128,
+        base: 1e4,
+        trained: 2048,
+    };
+    for &method in METHODS {
+        for (options, length) in neutral(method.name()) {
+            let found = method
+                .spectrum(&rope, length, options.as_object().unwrap())
+                .unwrap();
+            let plain = none(&rope, length);
+            let what = format!("`{}` with {options} at {length:?}", method.name());
+            assert_close(found.mscale, 1.0, &what);
+            for (found, plain) in found.inv_freq.iter().zip(&plain.inv_freq) {
+                assert_close(*found, *plain, &what);
+            }
+        }
+        // And nowhere near it past the trained length, or the comparison above would prove nothing.
+        let (options, rope) = example(method);
+        let found = method.spectrum(&rope, whole(32768), &options).unwrap();
+        let plain = none(&rope, whole(32768));
+        let ratio = plain.inv_freq[rope.dim / 2 - 1] / found.inv_freq[rope.dim / 2 - 1];
+        assert_eq!(method.name() == "none", ratio < 1.5, "`{}`", method.name());
+    }
+}
+
+#[test]
+fn these_leave_the_highest_frequency_alone() {
+    for name in [
+        "none",
+        "ntk",
+        "dynamic_ntk",
+        "dynamic_ntk_hf",
+        "ntk_by_parts",
+        "yarn",
+        "llama3",
+    ] {
+        let method = method(name).unwrap();
+        for golden in goldens_of(method) {
+            let spectrum = method
+                .spectrum(&model(golden), whole(32768), &options(golden.options))
+                .unwrap();
+            assert_eq!(spectrum.inv_freq[0], 1.0, "{name} {}", golden.options);
+        }
+    }
+}
+
+#[test]
+fn llama3_is_by_parts_on_the_papers_ramp_from_1_to_4() {
+    for dim in [16, 128] {
+        for trained in [2048, 8192] {
+            let rope = Rope {
+                dim,
+                base: 5e5,
+                trained,
+            };
+            let by_parts = r#"{ "factor": 8, "ramp": "paper", "beta_fast": 4, "beta_slow": 1 }"#;
+            let by_parts = method("ntk_by_parts")
+                .unwrap()
+                .spectrum(&rope, whole(32768), &options(by_parts))
+                .unwrap();
+            let llama3 = method("llama3")
+                .unwrap()
+                .spectrum(&rope, whole(32768), &Options::new())
+                .unwrap();
+            assert_eq!(llama3, by_parts);
+        }
+    }
+}
