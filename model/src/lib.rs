@@ -1,1 +1,16 @@
-//! placeholder
+//! Qwen, first family: checkpoints as published on the Hugging Face hub, and the forward pass.
+//!
+//! [`Qwen::load`] opens a folder with `config.json` and safetensors; [`Qwen::plan`] lays a
+//! context-scaling method over it for one length; [`Qwen::nll`] scores tokens. Nothing is kept between passes.
+
+mod checkpoint;
+mod config;
+mod error;
+mod qwen;
+mod random;
+
+pub use checkpoint::{Checkpoint, WeightType};
+pub use config::{QwenConfig, Shape};
+pub use error::ModelError;
+pub use qwen::{PassPlan, Qwen};
+pub use random::write_random_checkpoint;

@@ -1,0 +1,150 @@
+//! What can be wrong with a checkpoint or its input.
+
+use std::path::PathBuf;
+
+/// A user's mistake, or a broken file. Messages name the file and the tensor or key, and both values.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The folder holds no checkpoint.
+    #[error(
+        "{folder}: no model.safetensors and no model.safetensors.index.json; give a Hugging Face folder with \
+         safetensors (a folder of pytorch_model*.bin files has to be converted first)"
+    )]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// `config.json` or the index is not what it should be.
+    #[error("{path}: {message}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        message: String,
+    },
+    /// A field of `config.json` has a value that this program does not implement.
+    #[error("{path}: {key} = {value}, but {expected}")]
+    ConfigValue {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A shard that the index names is not there.
+    #[error("{path}: missing, but {index} places {tensor} in it; fetch the shard again")]
+    MissingShard {
+        /// The shard.
+        path: PathBuf,
+        /// The index.
+        index: PathBuf,
+        /// One of its tensors.
+        tensor: String,
+    },
+    /// A safetensors file is broken.
+    #[error("{path}: not a valid safetensors file ({message}); fetch it again")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        message: String,
+    },
+    /// A tensor of the model is in no file.
+    #[error("{place}: tensor {tensor} is missing; config.json asks for it")]
+    MissingTensor {
+        /// The file or folder searched.
+        place: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor that the model does not have.
+    #[error("{path}: tensor {tensor} is not part of the model that config.json describes")]
+    UnusedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than `config.json` implies.
+    #[error("{path}: tensor {tensor} has shape {found:?}, config.json implies {expected:?}")]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape that the config implies.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a type that is not supported.
+    #[error("{path}: tensor {tensor} is {found}; F32, F16 and BF16 are supported")]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Type in the file.
+        found: String,
+    },
+    /// A weight is not a finite number.
+    #[error("{path}: tensor {tensor} holds {value} at flat index {index}; the file is damaged")]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Offset in elements.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A weight does not fit the type it should be held in.
+    #[error(
+        "{path}: tensor {tensor} holds {value} at flat index {index}, which {dtype} cannot hold; \
+         choose dtype = \"bf16\" or \"f32\""
+    )]
+    Overflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Offset in elements.
+        index: usize,
+        /// The value.
+        value: f32,
+        /// The type asked for.
+        dtype: &'static str,
+    },
+    /// A token id that the model does not know.
+    #[error(
+        "token id {id} at position {position} is outside the model's vocabulary of {vocabulary}; \
+         the tokens come from another tokenizer"
+    )]
+    Token {
+        /// The id.
+        id: u32,
+        /// Its position in the sequence.
+        position: usize,
+        /// `vocab_size` of the model.
+        vocabulary: usize,
+    },
+}
+
+impl ModelError {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> ModelError {
+        let path = path.to_owned();
+        move |source| ModelError::Io { path, source }
+    }
+}

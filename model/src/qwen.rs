@@ -1,0 +1,293 @@
+//! The model: embedding, layers, head; one pass scores a sequence.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use longspan_attention::{LayerPlan, Method, PlanError};
+use longspan_kernels::{PlanTensors, ops};
+use longspan_rope::Length;
+
+use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
+
+/// Rows that go through the feed-forward layer together: its intermediate values are several times as
+/// wide as the residual stream, and holding them for a whole context would dominate memory.
+const MLP_ROWS: usize = 2048;
+
+/// A Qwen model. Matrices are `[outputs, inputs]`, as published.
+#[derive(Module, Debug)]
+pub struct Qwen {
+    wte: Param<Tensor<2>>,
+    h: Vec<Block>,
+    ln_f: Param<Tensor<1>>,
+    lm_head: Param<Tensor<2>>,
+    #[module(skip)]
+    config: Arc<QwenConfig>,
+    #[module(skip)]
+    info: Arc<Info>,
+}
+
+/// What identifies a loaded checkpoint.
+#[derive(Debug)]
+struct Info {
+    digest: String,
+    dtype: WeightType,
+    device: Device,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    ln_1: Param<Tensor<1>>,
+    c_attn: Param<Tensor<2>>,
+    c_attn_bias: Param<Tensor<1>>,
+    c_proj: Param<Tensor<2>>,
+    ln_2: Param<Tensor<1>>,
+    w1: Param<Tensor<2>>,
+    w2: Param<Tensor<2>>,
+    mlp_c_proj: Param<Tensor<2>>,
+}
+
+/// A method laid over a model for passes of one length: a plan for each layer, on the device.
+pub struct PassPlan {
+    layers: Vec<Arc<PlanTensors>>,
+    tokens: usize,
+}
+
+impl Qwen {
+    /// Loads a folder, with matrices held in `dtype`, or in the type of the files when it is `None`.
+    /// Norm weights and biases are held in f32.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder or a value in it.
+    pub fn load(
+        folder: &Path,
+        dtype: Option<WeightType>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        Self::from_checkpoint(checkpoint, dtype, device)
+    }
+
+    /// [`Qwen::load`] from an opened folder.
+    ///
+    /// # Errors
+    /// Whatever is wrong with a value in it.
+    pub fn from_checkpoint(
+        mut checkpoint: Checkpoint,
+        dtype: Option<WeightType>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let dtype = match dtype {
+            Some(dtype) => dtype,
+            None => checkpoint.stored_type()?,
+        };
+        let config = checkpoint.config.clone();
+        let mut source = Source {
+            checkpoint: &mut checkpoint,
+            dtype,
+            device,
+        };
+        let wte = source.matrix("transformer.wte.weight")?;
+        let h = (0..config.layers)
+            .map(|layer| Block::load(&mut source, &format!("transformer.h.{layer}")))
+            .collect::<Result<_, _>>()?;
+        let ln_f = source.vector("transformer.ln_f.weight")?;
+        let lm_head = source.matrix("lm_head.weight")?;
+        let info = Info {
+            digest: checkpoint.digest(),
+            dtype,
+            device: device.clone(),
+        };
+        Ok(Qwen {
+            wte,
+            h,
+            ln_f,
+            lm_head,
+            config: Arc::new(config),
+            info: Arc::new(info),
+        })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &QwenConfig {
+        &self.config
+    }
+
+    /// Digest (blake3, hexadecimal) of the configuration and all weights as stored.
+    pub fn digest(&self) -> &str {
+        &self.info.digest
+    }
+
+    /// The type in which matrices are held.
+    pub fn dtype(&self) -> WeightType {
+        self.info.dtype
+    }
+
+    /// Plans of a method for passes of `length.total` tokens, without tensors.
+    ///
+    /// # Errors
+    /// When the method does not fit the model.
+    pub fn layer_plans(
+        &self,
+        method: &Method,
+        length: Length,
+    ) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
+        method.plan(&self.config.geometry(), length)
+    }
+
+    /// Lays a method over the model for passes of `length.total` tokens.
+    ///
+    /// # Errors
+    /// When the method does not fit the model.
+    pub fn plan(&self, method: &Method, length: Length) -> Result<PassPlan, PlanError> {
+        let mut distinct: Vec<(Arc<LayerPlan>, Arc<PlanTensors>)> = Vec::new();
+        let mut layers = Vec::with_capacity(self.config.layers);
+        for plan in self.layer_plans(method, length)? {
+            let known = distinct.iter().find(|known| Arc::ptr_eq(&known.0, &plan));
+            let tensors = match known {
+                Some((_, tensors)) => tensors.clone(),
+                None => Arc::new(PlanTensors::new(&plan, &self.info.device)),
+            };
+            distinct.push((plan, tensors.clone()));
+            layers.push(tensors);
+        }
+        Ok(PassPlan {
+            layers,
+            tokens: length.total,
+        })
+    }
+
+    /// Negative log likelihood, in nats, of tokens `1..n` of `ids` (`n` = the plan's length), each given
+    /// all tokens before it: `n - 1` values.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] for an id outside the vocabulary.
+    pub fn nll(&self, ids: &[u32], plan: &PassPlan) -> Result<Vec<f32>, ModelError> {
+        let hidden = self.hidden(ids, plan)?;
+        let n = ids.len();
+        if n < 2 {
+            return Ok(Vec::new());
+        }
+        let width = self.config.hidden_size;
+        let loss = ops::token_loss(
+            hidden.slice([0..n - 1, 0..width]),
+            self.lm_head.val(),
+            self.ids(&ids[1..]),
+        );
+        Ok(loss
+            .into_data()
+            .try_to_vec()
+            .expect("a loss is read back as f32"))
+    }
+
+    /// Hidden states `[n, hidden_size]` after the last norm: what the LM head sees.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] for an id outside the vocabulary.
+    pub fn hidden(&self, ids: &[u32], plan: &PassPlan) -> Result<Tensor<2>, ModelError> {
+        assert_eq!(ids.len(), plan.tokens, "a plan is made for one length");
+        let vocabulary = self.config.vocab_size;
+        if let Some(position) = ids.iter().position(|&id| id as usize >= vocabulary) {
+            return Err(ModelError::Token {
+                id: ids[position],
+                position,
+                vocabulary,
+            });
+        }
+        let embedded = self.wte.val().select(0, self.ids(ids));
+        let mut hidden = embedded.cast(DType::F32);
+        for (block, plan) in self.h.iter().zip(&plan.layers) {
+            hidden = block.forward(hidden, plan, &self.config);
+        }
+        Ok(ops::rms_norm(hidden, self.ln_f.val(), self.config.epsilon))
+    }
+
+    /// Logits `[n, vocab_size]` of hidden states `[n, hidden_size]`; meant for a few rows.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        ops::linear(hidden, self.lm_head.val())
+    }
+
+    fn ids(&self, ids: &[u32]) -> Tensor<1, Int> {
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let len = ids.len();
+        Tensor::from_data(
+            TensorData::new(ids, [len]),
+            (&self.info.device, DType::I32),
+        )
+    }
+}
+
+impl Block {
+    fn load(source: &mut Source, prefix: &str) -> Result<Self, ModelError> {
+        Ok(Block {
+            ln_1: source.vector(&format!("{prefix}.ln_1.weight"))?,
+            c_attn: source.matrix(&format!("{prefix}.attn.c_attn.weight"))?,
+            c_attn_bias: source.vector(&format!("{prefix}.attn.c_attn.bias"))?,
+            c_proj: source.matrix(&format!("{prefix}.attn.c_proj.weight"))?,
+            ln_2: source.vector(&format!("{prefix}.ln_2.weight"))?,
+            w1: source.matrix(&format!("{prefix}.mlp.w1.weight"))?,
+            w2: source.matrix(&format!("{prefix}.mlp.w2.weight"))?,
+            mlp_c_proj: source.matrix(&format!("{prefix}.mlp.c_proj.weight"))?,
+        })
+    }
+
+    fn forward(&self, hidden: Tensor<2>, plan: &PlanTensors, config: &QwenConfig) -> Tensor<2> {
+        let attention = self.attention(hidden.clone(), plan, config);
+        let hidden = hidden + attention;
+        let mlp = self.mlp(hidden.clone(), config);
+        hidden + mlp
+    }
+
+    /// `[n, hidden]` to `[n, hidden]`.
+    fn attention(&self, x: Tensor<2>, plan: &PlanTensors, config: &QwenConfig) -> Tensor<2> {
+        let [n, width] = x.dims();
+        let (heads, d) = (config.heads, config.head_dim);
+        let x = ops::rms_norm(x, self.ln_1.val(), config.epsilon);
+        let qkv = ops::linear(x, self.c_attn.val()) + self.c_attn_bias.val().unsqueeze();
+        // Views of one buffer: q, k and v lie side by side in each row.
+        let qkv = qkv.reshape([n, 3, heads, d]);
+        let part = |i: usize| {
+            let part = qkv.clone().slice([0..n, i..i + 1, 0..heads, 0..d]);
+            part.permute([1, 2, 0, 3])
+        };
+        let output = ops::banded_attention(part(0), part(1), part(2), plan);
+        drop(qkv);
+        let output = output.permute([0, 2, 1, 3]).reshape([n, width]);
+        ops::linear(output, self.c_proj.val())
+    }
+
+    /// `[n, hidden]` to `[n, hidden]`, in blocks of rows.
+    fn mlp(&self, x: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
+        let [n, width] = x.dims();
+        let blocks = (0..n).step_by(MLP_ROWS).map(|start| {
+            let rows = start..(start + MLP_ROWS).min(n);
+            let x = x.clone().slice([rows, 0..width]);
+            let x = ops::rms_norm(x, self.ln_2.val(), config.epsilon);
+            // Qwen gates with its second matrix: w1(x) * silu(w2(x)).
+            let up = ops::linear(x.clone(), self.w1.val());
+            let gate = ops::linear(x, self.w2.val());
+            ops::linear(ops::swiglu(up, gate), self.mlp_c_proj.val())
+        });
+        Tensor::cat(blocks.collect(), 0)
+    }
+}
+
+/// Where parameters come from.
+struct Source<'a> {
+    checkpoint: &'a mut Checkpoint,
+    dtype: WeightType,
+    device: &'a Device,
+}
+
+impl Source<'_> {
+    fn matrix(&mut self, name: &str) -> Result<Param<Tensor<2>>, ModelError> {
+        let tensor = self.checkpoint.tensor(name, self.dtype, self.device)?;
+        Ok(Param::from_tensor(tensor))
+    }
+
+    fn vector(&mut self, name: &str) -> Result<Param<Tensor<1>>, ModelError> {
+        let tensor = self.checkpoint.tensor(name, WeightType::F32, self.device)?;
+        Ok(Param::from_tensor(tensor))
+    }
+}

@@ -1,0 +1,134 @@
+//! Checkpoints of any shape with random weights: for tests, and for measuring speed and memory, which
+//! do not depend on the values.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use half::{bf16, f16};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rayon::prelude::*;
+use safetensors::{Dtype, View};
+use serde_json::json;
+
+use crate::{ModelError, QwenConfig, WeightType};
+
+/// A tensor whose values are drawn when it is written, so that only one is in memory at a time.
+struct RandomTensor {
+    shape: Vec<usize>,
+    dtype: WeightType,
+    mean: f32,
+    spread: f32,
+    seed: u64,
+}
+
+impl View for RandomTensor {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            WeightType::F32 => Dtype::F32,
+            WeightType::Bf16 => Dtype::BF16,
+            WeightType::F16 => Dtype::F16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        const TASK: usize = 1 << 16;
+        let len: usize = self.shape.iter().product();
+        let size = self.data_len() / len.max(1);
+        let mut bytes = vec![0u8; len * size];
+        bytes
+            .par_chunks_mut(TASK * size)
+            .enumerate()
+            .for_each(|(task, bytes)| {
+                let mut rng = StdRng::seed_from_u64(self.seed ^ ((task as u64) << 32));
+                for value in bytes.chunks_exact_mut(size) {
+                    let x = self.mean + self.spread * (2.0 * rng.random::<f32>() - 1.0);
+                    match self.dtype {
+                        WeightType::F32 => value.copy_from_slice(&x.to_le_bytes()),
+                        WeightType::Bf16 => {
+                            value.copy_from_slice(&bf16::from_f32(x).to_le_bytes());
+                        }
+                        WeightType::F16 => value.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+                    }
+                }
+            });
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        let size = if self.dtype == WeightType::F32 { 4 } else { 2 };
+        self.shape.iter().product::<usize>() * size
+    }
+}
+
+/// Writes `config.json` and safetensors with uniformly drawn weights of the scale that keeps a
+/// random network's activations at about 1. Shards hold at most `shard_bytes`; with one shard there is no index.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_random_checkpoint(
+    folder: &Path,
+    config: &QwenConfig,
+    dtype: WeightType,
+    seed: u64,
+    shard_bytes: usize,
+) -> Result<(), ModelError> {
+    std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+    let mut shards: Vec<Vec<(String, RandomTensor)>> = vec![Vec::new()];
+    let (mut filled, mut total) = (0, 0);
+    for (index, (name, shape)) in config.tensors().into_iter().enumerate() {
+        let (mean, spread) = match shape.as_slice() {
+            [_] if name.ends_with("bias") => (0.0, 0.1),
+            [_] => (1.0, 0.2),
+            // Uniform on ±sqrt(3 / inputs) has variance 1 / inputs.
+            [_, _] if name.contains("wte") => (0.0, 1.0),
+            shape => (0.0, (3.0 / shape[1] as f32).sqrt()),
+        };
+        let tensor = RandomTensor {
+            shape,
+            dtype,
+            mean,
+            spread,
+            seed: seed.wrapping_mul(0x9E37_79B9).wrapping_add(index as u64),
+        };
+        let bytes = tensor.data_len();
+        if filled > 0 && filled + bytes > shard_bytes {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += bytes;
+        total += bytes;
+        shards.last_mut().expect("one shard").push((name, tensor));
+    }
+    let count = shards.len();
+    let mut weight_map = BTreeMap::new();
+    for (i, shard) in shards.into_iter().enumerate() {
+        let file = match count {
+            1 => "model.safetensors".to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+        };
+        for (name, _) in &shard {
+            weight_map.insert(name.clone(), file.clone());
+        }
+        let path = folder.join(file);
+        safetensors::serialize_to_file(shard, None, &path).map_err(|e| ModelError::Safetensors {
+            path,
+            message: e.to_string(),
+        })?;
+    }
+    if count > 1 {
+        let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        write_json(&folder.join("model.safetensors.index.json"), &index)?;
+    }
+    write_json(&folder.join("config.json"), &config.to_json())
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
+    let text = serde_json::to_string_pretty(value).expect("JSON values serialise");
+    std::fs::write(path, text + "\n").map_err(ModelError::io(path))
+}
