@@ -1,1 +1,184 @@
-fn main() {}
+//! `longspan`: runs context-scaling experiments on RoPE language models.
+
+mod cells;
+mod config;
+mod list;
+mod plot;
+mod protocol;
+mod records;
+mod report;
+mod run;
+mod score;
+mod tokenize;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use longspan_model::{Shape, WeightType};
+use peak_alloc::PeakAlloc;
+
+/// Counts what is allocated, for the peak in each record.
+#[global_allocator]
+static ALLOCATED: PeakAlloc = PeakAlloc;
+
+/// What happens to a RoPE language model past its trained length, and which method helps.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = "\
+Examples:
+  longspan run experiments/configs/quickstart.toml
+  longspan run my.toml --set model.path=checkpoints/Qwen-7B --set perplexity.lengths=[2048,8192]
+  longspan list methods
+  longspan report runs/quickstart")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a config: perplexity of every method at every length
+    #[command(after_help = "\
+The run folder gets config.toml, records.jsonl, nll/, table.md, table.csv, ppl.svg and ppl.png.
+Running again continues: finished cells are not computed again.
+
+Examples:
+  longspan run experiments/configs/quickstart.toml
+  longspan run my.toml --out runs/first --set perplexity.max_tokens=65536
+  longspan run my.toml --set method.0.rope.factor=8.0 --set 'data.path=\"arxiv/*.jsonl.zst\"'")]
+    Run {
+        /// TOML file with [model], [data], [[method]] and [perplexity]
+        config: PathBuf,
+        /// Override a key of the config: a dotted path, numbers for the entries of a list
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Run folder [default: runs/NAME-OF-THE-CONFIG]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Score given tokens or text: the loss of every token under every method
+    #[command(after_help = "\
+Writes one JSON object a line: {\"method\": \"...\", \"doc\": 0, \"tokens\": n, \"nll\": [n-1 numbers]}, in nats.
+
+Examples:
+  longspan score --model checkpoints/Qwen-7B --methods methods.toml --tokens ids.jsonl --out nll.jsonl
+  longspan score --model checkpoints/Qwen-7B --methods methods.toml --method plain --text paper.txt --out nll.jsonl")]
+    Score(score::Args),
+    /// Text to token ids, and back
+    #[command(after_help = "\
+Examples:
+  longspan tokenize --tokenizer checkpoints/Qwen-7B 'hello world'
+  longspan tokenize --tokenizer qwen.tiktoken --file paper.txt > ids.jsonl
+  longspan tokenize --tokenizer qwen.tiktoken --decode '[14990, 1879]'")]
+    Tokenize(tokenize::Args),
+    /// List what this build offers
+    #[command(after_help = "Example:\n  longspan list methods")]
+    List {
+        /// What to list
+        what: list::What,
+    },
+    /// Write tables and figures again from the records of a run folder
+    #[command(after_help = "Example:\n  longspan report runs/quickstart")]
+    Report {
+        /// Run folder
+        dir: PathBuf,
+    },
+    /// Write a checkpoint of any shape with random weights, for measuring speed and memory
+    #[command(after_help = "\
+Examples:
+  longspan random-checkpoint /tmp/qwen-1.8b --shape qwen-1.8b --dtype bf16
+  longspan random-checkpoint /tmp/wide --shape micro --vocab-size 151936 --tokenizer qwen.tiktoken")]
+    RandomCheckpoint {
+        /// Folder to write
+        dir: PathBuf,
+        /// Size of the model
+        #[arg(long, value_parser = shape)]
+        shape: Shape,
+        /// Type of the stored weights
+        #[arg(long, default_value = "bf16", value_parser = weight_type)]
+        dtype: WeightType,
+        /// Seed of the weights
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Rows of the embedding and head, instead of the shape's own
+        #[arg(long)]
+        vocab_size: Option<usize>,
+        /// Vocabulary file to copy into the folder
+        #[arg(long, value_name = "FILE")]
+        tokenizer: Option<PathBuf>,
+    },
+}
+
+fn shape(name: &str) -> Result<Shape, String> {
+    match name {
+        "micro" => Ok(Shape::Micro),
+        "qwen-1.8b" => Ok(Shape::Qwen1_8B),
+        "qwen-7b" => Ok(Shape::Qwen7B),
+        "qwen-14b" => Ok(Shape::Qwen14B),
+        "qwen-72b" => Ok(Shape::Qwen72B),
+        _ => Err("the shapes are micro, qwen-1.8b, qwen-7b, qwen-14b, qwen-72b".to_owned()),
+    }
+}
+
+/// Parses a weight type of the command line.
+pub fn weight_type(name: &str) -> Result<WeightType, String> {
+    match name {
+        "f32" => Ok(WeightType::F32),
+        "bf16" => Ok(WeightType::Bf16),
+        "f16" => Ok(WeightType::F16),
+        _ => Err("the types are f32, bf16, f16".to_owned()),
+    }
+}
+
+/// Size of the shards of a random checkpoint, in bytes.
+const SHARD_BYTES: usize = 2 << 30;
+
+fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Run { config, set, out } => run::run(&config, &set, out),
+        Command::Score(args) => score::score(&args),
+        Command::Tokenize(args) => tokenize::tokenize(&args),
+        Command::List { what } => list::list(what),
+        Command::Report { dir } => report::report(&dir),
+        Command::RandomCheckpoint {
+            dir,
+            shape,
+            dtype,
+            seed,
+            vocab_size,
+            tokenizer,
+        } => {
+            let mut config = shape.config();
+            config.vocab_size = vocab_size.unwrap_or(config.vocab_size);
+            longspan_model::write_random_checkpoint(&dir, &config, dtype, seed, SHARD_BYTES)?;
+            if let Some(file) = tokenizer {
+                let to = dir.join("qwen.tiktoken");
+                std::fs::copy(&file, &to)
+                    .map_err(|e| anyhow::anyhow!("{} to {}: {e}", file.display(), to.display()))?;
+            }
+            eprintln!("wrote {}", dir.display());
+            Ok(())
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether the reader of our output went away, as `head` does: no error of ours.
+fn closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,344 @@
+//! The run config: TOML file, then `--set`, then checks.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use longspan_attention::Method;
+use longspan_data::Tokenizer;
+use longspan_model::{Checkpoint, Qwen, Shape, WeightType, write_random_checkpoint};
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Protocol;
+
+/// A whole run. Paths are relative to the working directory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Which model.
+    pub model: ModelConfig,
+    /// Which text.
+    pub data: DataConfig,
+    /// What is measured.
+    pub perplexity: PerplexityConfig,
+    /// Rows of the table.
+    #[serde(rename = "method", default)]
+    pub methods: Vec<Method>,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Hugging Face folder, or `builtin:random`.
+    pub path: String,
+    /// Type in which weights are held; default: as stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<WeightType>,
+    /// Vocabulary file; default: the one in the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// File, folder, glob or `builtin:articles`.
+    pub path: String,
+    /// JSON field or Parquet column that holds the text.
+    #[serde(default = "text_field")]
+    pub text_field: String,
+}
+
+fn text_field() -> String {
+    "text".to_owned()
+}
+
+/// `[perplexity]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerplexityConfig {
+    /// Context lengths: tokens fed in one pass.
+    pub lengths: Vec<usize>,
+    /// One protocol or a list.
+    #[serde(default = "packed")]
+    pub protocol: Protocols,
+    /// Tokens fed per cell, at most.
+    #[serde(default = "max_tokens")]
+    pub max_tokens: usize,
+    /// `packed` and `half`: windows of every length start where those of the longest do.
+    #[serde(default)]
+    pub nested: bool,
+    /// `sliding`: tokens between window starts; default 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// `last_k`: tokens scored at the end of each document; default half the shortest length, at most 4096.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<usize>,
+    /// Tokens of the first forward call, from which a method with `freeze = "prefill"` takes its
+    /// frequencies; default: the whole window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<usize>,
+}
+
+/// `protocol = "packed"` or `protocol = ["packed", "half"]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a protocol or a list of protocols: packed, truncate, sliding, last_k, half")]
+pub enum Protocols {
+    /// One.
+    One(Protocol),
+    /// Several.
+    Many(Vec<Protocol>),
+}
+
+impl Protocols {
+    /// As a list.
+    pub fn list(&self) -> Vec<Protocol> {
+        match self {
+            Protocols::One(protocol) => vec![*protocol],
+            Protocols::Many(list) => list.clone(),
+        }
+    }
+}
+
+fn packed() -> Protocols {
+    Protocols::One(Protocol::Packed)
+}
+
+fn max_tokens() -> usize {
+    262_144
+}
+
+impl PerplexityConfig {
+    /// The longest context.
+    pub fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    /// `stride`, or its default.
+    pub fn stride(&self) -> usize {
+        self.stride.unwrap_or(256)
+    }
+
+    /// `last`, or its default.
+    pub fn last(&self) -> usize {
+        let shortest = self.lengths.iter().copied().min().unwrap_or(0);
+        self.last.unwrap_or((shortest / 2).min(4096))
+    }
+}
+
+impl RunConfig {
+    /// Reads a config and applies `--set KEY=VALUE` overrides.
+    ///
+    /// # Errors
+    /// Anything that is unknown, missing, or contradicts something else in the config.
+    pub fn load(path: &Path, set: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let mut table: toml::Table =
+            toml::from_str(&text).with_context(|| path.display().to_string())?;
+        for assignment in set {
+            apply(&mut table, assignment).with_context(|| format!("--set {assignment}"))?;
+        }
+        // The text is parsed once more, so that errors point at a line.
+        let text = if set.is_empty() {
+            text
+        } else {
+            toml::to_string(&table)?
+        };
+        let mut config: RunConfig =
+            toml::from_str(&text).with_context(|| path.display().to_string())?;
+        for method in &mut config.methods {
+            let resolved = method.rope.resolve();
+            resolved.with_context(|| format!("{}: method \"{}\"", path.display(), method.name))?;
+        }
+        config
+            .check()
+            .with_context(|| path.display().to_string())?;
+        config.perplexity.lengths.sort_unstable();
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        check_methods(&self.methods)?;
+        let perplexity = &self.perplexity;
+        let lengths = &perplexity.lengths;
+        ensure!(
+            !lengths.is_empty(),
+            "perplexity.lengths is empty; give context lengths such as [1024, 2048]"
+        );
+        for (i, &length) in lengths.iter().enumerate() {
+            ensure!(
+                length >= 2,
+                "perplexity.lengths: {length}; a pass over n tokens scores n - 1, so give 2 or more"
+            );
+            ensure!(
+                !lengths[..i].contains(&length),
+                "perplexity.lengths: {length} stands twice"
+            );
+            ensure!(
+                length <= perplexity.max_tokens,
+                "perplexity.lengths: {length} is more than max_tokens = {}; raise max_tokens",
+                perplexity.max_tokens
+            );
+        }
+        let protocols = perplexity.protocol.list();
+        ensure!(!protocols.is_empty(), "perplexity.protocol is an empty list");
+        for (i, protocol) in protocols.iter().enumerate() {
+            let name = protocol.name();
+            ensure!(
+                !protocols[..i].contains(protocol),
+                "perplexity.protocol: {name} stands twice"
+            );
+        }
+        let used = |by: &[Protocol]| protocols.iter().any(|protocol| by.contains(protocol));
+        for (key, given, by) in [
+            ("nested", perplexity.nested, &[Protocol::Packed, Protocol::Half][..]),
+            ("stride", perplexity.stride.is_some(), &[Protocol::Sliding]),
+            ("last", perplexity.last.is_some(), &[Protocol::LastK]),
+        ] {
+            let names: Vec<&str> = by.iter().map(|protocol| protocol.name()).collect();
+            ensure!(
+                !given || used(by),
+                "perplexity.{key} is for protocol {}, which is not asked for; remove it",
+                names.join(" and ")
+            );
+        }
+        ensure!(perplexity.stride() > 0, "perplexity.stride = 0; give 1 or more");
+        if used(&[Protocol::LastK]) {
+            let shortest = lengths.iter().min().copied().unwrap_or(0);
+            let last = perplexity.last();
+            ensure!(
+                (1..shortest).contains(&last),
+                "perplexity.last = {last}, but the shortest length {shortest} scores {} tokens; \
+                 give 1 to {}",
+                shortest - 1,
+                shortest - 1
+            );
+        }
+        if let Some(prefill) = perplexity.prefill {
+            ensure!(prefill > 0, "perplexity.prefill = 0; give 1 or more");
+        }
+        Ok(())
+    }
+}
+
+/// At least one method, each with a name of its own.
+pub fn check_methods(methods: &[Method]) -> Result<()> {
+    ensure!(
+        !methods.is_empty(),
+        "no [[method]] table; add one, such as:\n\n[[method]]\nname = \"plain\""
+    );
+    for (i, method) in methods.iter().enumerate() {
+        ensure!(!method.name.trim().is_empty(), "method {i} has an empty name");
+        ensure!(
+            methods[..i].iter().all(|other| other.name != method.name),
+            "two methods are named \"{}\"; names are the rows of the table, so make them differ",
+            method.name
+        );
+    }
+    Ok(())
+}
+
+/// Sets `a.b.0.c=value` in a table.
+fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
+    let Some((path, value)) = assignment.split_once('=') else {
+        bail!("no '='; write key=value, such as perplexity.max_tokens=65536");
+    };
+    // A bare word is a string, so that paths need no quotes inside the shell's.
+    let value = match toml::from_str::<toml::Table>(&format!("value = {value}")) {
+        Ok(mut parsed) => parsed.remove("value").unwrap_or(toml::Value::Boolean(true)),
+        Err(_) => toml::Value::String(value.to_owned()),
+    };
+    let mut keys = path.trim().split('.').peekable();
+    let first = keys.next().unwrap_or_default();
+    if keys.peek().is_none() {
+        table.insert(first.to_owned(), value);
+        return Ok(());
+    }
+    let mut place = table
+        .entry(first)
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    while let Some(key) = keys.next() {
+        let last = keys.peek().is_none();
+        place = match place {
+            toml::Value::Table(table) if last => {
+                table.insert(key.to_owned(), value);
+                return Ok(());
+            }
+            toml::Value::Table(table) => table
+                .entry(key)
+                .or_insert_with(|| toml::Value::Table(toml::Table::new())),
+            toml::Value::Array(list) => {
+                let len = list.len();
+                let entry = key.parse::<usize>().ok().and_then(|i| list.get_mut(i));
+                let Some(entry) = entry else {
+                    bail!("{key} is no entry of a list of {len} (the first is 0)");
+                };
+                entry
+            }
+            other => bail!("{key}: {other} has no keys"),
+        };
+        if last {
+            *place = value;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Loads the model that a config or a command line names; `builtin:random` is made on the spot.
+///
+/// # Errors
+/// Whatever is wrong with the folder.
+pub fn load_model(path: &str, dtype: Option<WeightType>) -> Result<Qwen> {
+    let device = Device::flex();
+    match path.strip_prefix("builtin:") {
+        Some("random") => {
+            let folder = tempfile::tempdir().context("a temporary folder for builtin:random")?;
+            let config = Shape::Micro.config();
+            write_random_checkpoint(folder.path(), &config, WeightType::F32, 0, usize::MAX)?;
+            Ok(Qwen::load(folder.path(), dtype, &device)?)
+        }
+        Some(other) => bail!("model path builtin:{other} is not known; there is builtin:random"),
+        None => {
+            ensure!(
+                Path::new(path).is_dir(),
+                "{path}: no such folder; model.path names a Hugging Face folder with config.json and safetensors"
+            );
+            let checkpoint = Checkpoint::open(Path::new(path))?;
+            for field in &checkpoint.unknown_fields {
+                eprintln!("warning: {path}/config.json: field {field} is not known and is ignored");
+            }
+            Ok(Qwen::from_checkpoint(checkpoint, dtype, &device)?)
+        }
+    }
+}
+
+/// The vocabulary of a model: the file named, or the one `.tiktoken` file in its folder.
+///
+/// # Errors
+/// No file, several, or a broken one.
+pub fn load_tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
+    if let Some(file) = file {
+        return Ok(Tokenizer::from_file(file)?);
+    }
+    if model == "builtin:random" {
+        return Ok(Tokenizer::bytes());
+    }
+    let mut found: Vec<PathBuf> = std::fs::read_dir(model)
+        .with_context(|| model.to_owned())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "tiktoken"))
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [file] => Ok(Tokenizer::from_file(file)?),
+        [] => bail!("{model}: no .tiktoken file; put qwen.tiktoken there or name one (tokenizer)"),
+        [a, b, ..] => bail!(
+            "{} and {}: two vocabularies; name one (tokenizer)",
+            a.display(),
+            b.display()
+        ),
+    }
+}

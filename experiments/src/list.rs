@@ -1,0 +1,49 @@
+//! `longspan list`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+/// What can be listed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum What {
+    /// Frequency methods: the `kind` of `rope = { kind = "..." }`
+    Methods,
+}
+
+/// Prints every frequency method with its source and options, and the switches beside them.
+pub fn list(What::Methods: What) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "rope = {{ kind = \"...\" }}\n")?;
+    for method in longspan_rope::METHODS {
+        writeln!(out, "{:<15} {}", method.name(), method.summary())?;
+        writeln!(out, "{:<15} {}", "", method.source())?;
+        for option in method.options() {
+            writeln!(
+                out,
+                "{:<15}   {} = {}: {}",
+                "", option.name, option.default, option.meaning
+            )?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(
+        out,
+        "beside rope, in any [[method]]:
+
+logn            queries scaled by max(1, ln m / ln L), L the trained length
+                arXiv 2202.12172; kexue.fm 8823; Qwen's modeling_qwen.py
+                  logn = false | true | {{ length = \"position\" | \"visible\" }}
+
+window          tokens a query sees, itself included, by layer
+                QwenLM/Qwen issues 206 and 422
+                  window = \"full\" | 2048 | [64, 64, \"full\", ...] | [[4, 2048], [24, \"full\"]]
+                  window = {{ layers = (one of these), alpha = \"global\" | \"per_layer\" }}
+
+sinks           first tokens that stay visible outside the windows
+                arXiv 2309.17453
+                  sinks = 0"
+    )?;
+    Ok(())
+}

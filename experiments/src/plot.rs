@@ -1,0 +1,273 @@
+//! The figure of perplexity against context length.
+
+mod axes;
+mod canvas;
+mod legend;
+mod pens;
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use plotters::style::RGBColor;
+
+use axes::{LABEL_EM, Plot, y_ticks};
+pub use axes::length_label;
+use canvas::Align::{End, Middle, Start};
+use canvas::{Canvas, PAGE, Point};
+use legend::Legend;
+use pens::{Style, style};
+
+/// One method's curve.
+pub struct Curve {
+    /// The method's name, for the legend.
+    pub name: String,
+    /// (length in tokens, perplexity, standard error of the mean NLL in nats), lengths ascending.
+    pub points: Vec<(usize, f64, f64)>,
+}
+
+/// All that the figure shows.
+pub struct PplFigure {
+    /// First line above the plot; may be empty.
+    pub title: String,
+    /// Second line above the plot; may be empty.
+    pub subtitle: String,
+    /// Trained length in tokens; 0 is not marked.
+    pub trained: usize,
+    /// The methods, in the legend's order.
+    pub curves: Vec<Curve>,
+}
+
+/// Ink of texts and axes.
+const INK: RGBColor = RGBColor(30, 30, 30);
+/// Ink of what stands back.
+const GREY: RGBColor = RGBColor(110, 110, 110);
+
+/// Whether a point has a place on logarithmic axes.
+fn drawable(&&(length, perplexity, _): &&(usize, f64, f64)) -> bool {
+    length > 0 && perplexity.is_finite() && perplexity > 0.0
+}
+
+/// The ends of a point's error bar.
+fn bar(&(_, perplexity, error): &(usize, f64, f64)) -> (f64, f64) {
+    let error = if error > 0.0 { error.min(2.0) } else { 0.0 };
+    (perplexity * (-error).exp(), perplexity * error.exp())
+}
+
+/// The stretches of a curve that have a point at each of the figure's lengths.
+fn runs(curve: &Curve, lengths: &[usize]) -> Vec<Vec<(usize, f64, f64)>> {
+    let at = |&length: &usize| {
+        let mut points = curve.points.iter().filter(drawable);
+        points.find(|point| point.0 == length).copied()
+    };
+    let found: Vec<_> = lengths.iter().map(at).collect();
+    let stretches = found
+        .split(|point| point.is_none())
+        .filter(|run| !run.is_empty());
+    stretches
+        .map(|run| run.iter().flatten().copied().collect())
+        .collect()
+}
+
+/// Draws the whole figure, given its lengths (at least one).
+fn paint(canvas: &mut Canvas, figure: &PplFigure, lengths: &[usize]) {
+    let bars = || {
+        figure
+            .curves
+            .iter()
+            .flat_map(|c| &c.points)
+            .filter(drawable)
+            .map(bar)
+    };
+    // The axes' ends, in logarithms.
+    let low = bars().map(|bar| bar.0).fold(1e250, f64::min).max(1e-6);
+    let high = bars().map(|bar| bar.1).fold(low, f64::max).min(1e250);
+    let pad = 0.06 * (high / low).ln() + 0.01;
+    let y = (low.ln() - pad, high.ln() + pad);
+    let x = lengths.iter().map(|&length| (length as f64).log2());
+    let mut x = x.fold((f64::MAX, f64::MIN), |x, l| (x.0.min(l), x.1.max(l)));
+    let trained = (figure.trained.max(1) as f64).log2();
+    let near = figure.trained > 0 && trained > x.0 - 2.1 && trained < x.1 + 2.1;
+    let pad = if x.0 == x.1 { 0.4 } else { 0.04 * (x.1 - x.0) };
+    if near {
+        x = (x.0.min(trained), x.1.max(trained));
+    }
+    let x = (x.0 - pad, x.1 + pad);
+
+    // The page, from its ends inwards.
+    let ticks = y_ticks(y.0.exp(), y.1.exp());
+    let labels = ticks
+        .iter()
+        .map(|tick| canvas.width(&tick.1, LABEL_EM))
+        .fold(0.0, f64::max);
+    let (left, right, mut top) = (labels + 110.0, f64::from(PAGE.0) - 50.0, 20.0);
+    for (text, em, colour) in [(&figure.title, 46.0, INK), (&figure.subtitle, 36.0, GREY)] {
+        if !text.is_empty() {
+            let em = (em * (right - left) / canvas.width(text, em)).clamp(em * 0.75, em);
+            let text = canvas.fit(text, em, right - left);
+            top += em * 1.3;
+            canvas.text(&text, (left, top - 0.3 * em), em, colour, Start);
+        }
+    }
+    top += if figure.trained > 0 { 54.0 } else { 20.0 };
+    let names: Vec<&str> = figure
+        .curves
+        .iter()
+        .map(|curve| curve.name.as_str())
+        .collect();
+    let styles: Vec<Style> = (0..names.len())
+        .map(|index| style(index, names.len()))
+        .collect();
+    let legend = Legend::new(canvas, names);
+    let foot = f64::from(PAGE.1) - 14.0 - legend.height();
+    let plot = Plot {
+        left,
+        right,
+        top,
+        bottom: foot - 124.0,
+        x,
+        y,
+    };
+
+    plot.paint(canvas, &ticks, lengths);
+    if figure.trained > 0 {
+        let mut label = format!("trained length {}", length_label(figure.trained));
+        let at = plot.x(figure.trained);
+        if near {
+            canvas.dashed(&[(at, plot.bottom), (at, top)], &[16.0, 10.0], GREY, 4.0);
+        } else {
+            let side = if trained < x.0 { "left" } else { "right" };
+            label += &format!(" ({side} of this axis)");
+        }
+        let half = canvas.width(&label, 36.0) / 2.0;
+        let at = at.min(right - half).max(left + half);
+        canvas.text(&label, (at, top - 14.0), 36.0, GREY, Middle);
+    }
+    paint_curves(canvas, &plot, figure, &styles, lengths);
+    legend.paint(canvas, &styles, foot);
+}
+
+/// Draws all lines, and over them all error bars and markers.
+fn paint_curves(
+    canvas: &mut Canvas,
+    plot: &Plot,
+    figure: &PplFigure,
+    styles: &[Style],
+    lengths: &[usize],
+) {
+    let curves = || {
+        figure
+            .curves
+            .iter()
+            .map(|curve| runs(curve, lengths))
+            .zip(styles)
+    };
+    for (runs, style) in curves() {
+        for run in runs {
+            let path: Vec<Point> = run.iter().map(|p| (plot.x(p.0), plot.y(p.1))).collect();
+            canvas.curve(&path, style);
+        }
+    }
+    let mut barred = false;
+    for (runs, style) in curves() {
+        for point in runs.iter().flatten() {
+            let (x, (low, high)) = (plot.x(point.0), bar(point));
+            let (low, high) = (plot.y(low), plot.y(high));
+            if low - high > 2.0 * style.radius {
+                barred = true;
+                canvas.line(&[(x, low), (x, high)], style.colour, 3.0);
+                for end in [low, high] {
+                    canvas.line(&[(x - 12.0, end), (x + 12.0, end)], style.colour, 3.0);
+                }
+            }
+            canvas.marker((x, plot.y(point.1)), style);
+        }
+    }
+    if barred {
+        let at = (plot.right, plot.bottom + 96.0);
+        canvas.text("bars: ±1 s.e.", at, 34.0, GREY, End);
+    }
+}
+
+/// Writes `svg` and `png`.
+pub fn draw(figure: &PplFigure, svg: &Path, png: &Path) -> Result<()> {
+    let points = || figure.curves.iter().flat_map(|curve| &curve.points);
+    let title = &figure.title;
+    ensure!(
+        points().any(|point| drawable(&point)),
+        "no finite perplexity to draw in {title:?}"
+    );
+    let mut lengths: Vec<usize> = points().map(|point| point.0).filter(|&n| n > 0).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let mut canvas = Canvas::new()?;
+    paint(&mut canvas, figure, &lengths);
+    canvas.save_svg(svg)?;
+    canvas.save_png(png)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_break_at_missing_lengths() {
+        let points = vec![
+            (1, 3.0, 0.0),
+            (2, f64::NAN, 0.0),
+            (4, 5.0, 0.0),
+            (16, 6.0, 0.0),
+        ];
+        let curve = Curve {
+            name: String::new(),
+            points,
+        };
+        let runs = runs(&curve, &[1, 2, 4, 8, 16]);
+        assert_eq!(runs, [[(1, 3.0, 0.0)], [(4, 5.0, 0.0)], [(16, 6.0, 0.0)]]);
+    }
+
+    #[test]
+    fn bars_stay_finite() {
+        assert_eq!(bar(&(1, 4.0, f64::NAN)), (4.0, 4.0));
+        assert!(bar(&(1, 4.0, f64::INFINITY)).1.is_finite());
+    }
+
+    #[test]
+    fn an_empty_figure_is_refused() {
+        let curve = Curve {
+            name: "a".into(),
+            points: vec![(8, f64::INFINITY, 0.0)],
+        };
+        let (title, subtitle) = (String::new(), String::new());
+        let figure = PplFigure {
+            title,
+            subtitle,
+            trained: 8,
+            curves: vec![curve],
+        };
+        assert!(draw(&figure, Path::new("no.svg"), Path::new("no.png")).is_err());
+    }
+
+    #[test]
+    fn extremes_are_drawn() {
+        for (trained, values) in [
+            (0, [1e-300, 1e308]),
+            (1, [1e308; 2]),
+            (usize::MAX, [1.0; 2]),
+        ] {
+            let points = vec![(1, values[0], f64::INFINITY), (usize::MAX, values[1], -1.0)];
+            let name = "a long name ".repeat(20);
+            let curves = (0..40).map(|_| Curve {
+                name: name.clone(),
+                points: points.clone(),
+            });
+            let (title, subtitle, curves) = (name.clone(), "\n".into(), curves.collect());
+            let figure = PplFigure {
+                title,
+                subtitle,
+                trained,
+                curves,
+            };
+            paint(&mut Canvas::new().unwrap(), &figure, &[1, usize::MAX]);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A page to draw on that can be saved as SVG and as PNG.
+//!
+//! Coordinates are pixels of the PNG. Both files are drawn on a grid three times finer: the SVG
+//! keeps it as its view box, and the PNG averages it down, since plotters leaves the edges of
+//! thick lines hard. The PNG's letters are placed here, because plotters (0.3.7) draws every
+//! letter without its left side bearing, which makes the spacing uneven.
+
+use std::path::Path;
+
+use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
+use anyhow::{Context, Result};
+use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, FontTransform, IntoFont, IntoTextStyle, RGBColor, WHITE};
+
+/// A place on the page: rightwards and downwards from its top left corner.
+pub type Point = (f64, f64);
+
+/// The size of the page.
+pub const PAGE: (u32, u32) = (1600, 1000);
+/// Grid cells per pixel of the page, each way.
+const FINE: u32 = 3;
+
+/// Where a text's start, middle or end is put.
+#[derive(Clone, Copy)]
+pub enum Align {
+    /// The text starts at the point.
+    Start,
+    /// The text is centred on the point.
+    Middle,
+    /// The text ends at the point.
+    End,
+    /// The text is centred on the point and runs upwards.
+    MiddleUpwards,
+}
+
+/// One thing drawn.
+enum Mark {
+    Line(Vec<Point>, RGBColor, f64),
+    Polygon(Vec<Point>, RGBColor),
+    Text(String, Point, f64, RGBColor, Align),
+}
+
+/// What is drawn, from the back to the front, and the font that measures its text.
+pub struct Canvas {
+    font: FontRef<'static>,
+    marks: Vec<Mark>,
+}
+
+impl Canvas {
+    /// An empty white page.
+    pub fn new() -> Result<Self> {
+        let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT);
+        let font = font.context("reading the figure's font")?;
+        let (right, bottom) = (f64::from(PAGE.0), f64::from(PAGE.1));
+        let corners = vec![(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)];
+        Ok(Self {
+            font,
+            marks: vec![Mark::Polygon(corners, WHITE)],
+        })
+    }
+
+    /// A solid line through points.
+    pub fn line(&mut self, path: &[Point], colour: RGBColor, width: f64) {
+        self.marks.push(Mark::Line(path.to_vec(), colour, width));
+    }
+
+    /// A filled polygon.
+    pub fn polygon(&mut self, corners: Vec<Point>, colour: RGBColor) {
+        self.marks.push(Mark::Polygon(corners, colour));
+    }
+
+    /// Text of size `em` with its baseline through `at`.
+    pub fn text(&mut self, text: &str, at: Point, em: f64, colour: RGBColor, align: Align) {
+        self.marks
+            .push(Mark::Text(text.to_owned(), at, em, colour, align));
+    }
+
+    /// The width of a text of size `em`.
+    pub fn width(&self, text: &str, em: f64) -> f64 {
+        self.glyphs(text, em).1
+    }
+
+    /// The text on one line, with its middle left out if it is wider than `room`.
+    pub fn fit(&self, text: &str, em: f64, room: f64) -> String {
+        let letters: Vec<char> = text.replace(char::is_control, " ").chars().collect();
+        let keep = |kept: usize| -> String {
+            let (head, tail) = (
+                &letters[..kept.div_ceil(2)],
+                &letters[letters.len() - kept / 2..],
+            );
+            let dots = if kept < letters.len() { "…" } else { "" };
+            head.iter()
+                .copied()
+                .chain(dots.chars())
+                .chain(tail.iter().copied())
+                .collect()
+        };
+        let mut tries = (0..=letters.len()).rev().map(keep);
+        tries
+            .find(|text| self.width(text, em) <= room)
+            .unwrap_or_default()
+    }
+
+    /// The glyphs of a text that starts at the origin, and its width.
+    fn glyphs(&self, text: &str, em: f64) -> (Vec<Glyph>, f64) {
+        let units = self.font.units_per_em().unwrap_or(1000.0);
+        let scale = PxScale::from(em as f32 * self.font.height_unscaled() / units);
+        let font = self.font.as_scaled(scale);
+        let (mut x, mut last, mut glyphs) = (0.0, None, Vec::new());
+        for letter in text.chars() {
+            let mut glyph = font.scaled_glyph(letter);
+            x += last.map_or(0.0, |last| font.kern(last, glyph.id));
+            glyph.position = point(x, 0.0);
+            x += font.h_advance(glyph.id);
+            last = Some(glyph.id);
+            glyphs.push(glyph);
+        }
+        (glyphs, f64::from(x))
+    }
+
+    /// Draws all marks on the fine grid; `set` draws the texts.
+    fn play<B: DrawingBackend>(
+        &self,
+        backend: &mut B,
+        set: impl Fn(&mut B, &str, Point, f64, RGBColor, Align) -> Result<()>,
+    ) -> Result<()>
+    where
+        B::ErrorType: 'static,
+    {
+        let fine = f64::from(FINE);
+        let cells =
+            |path: &[Point]| -> Vec<(i32, i32)> { path.iter().map(|&at| cell(at)).collect() };
+        for mark in &self.marks {
+            match mark {
+                Mark::Line(path, colour, width) => {
+                    let stroke = colour.stroke_width((width * fine).round() as u32);
+                    backend.draw_path(cells(path), &stroke)?;
+                }
+                Mark::Polygon(corners, colour) => backend.fill_polygon(cells(corners), colour)?,
+                Mark::Text(text, at, em, colour, align) => {
+                    set(backend, text, *at, *em * fine, *colour, *align)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the page as SVG; the reader's sans-serif font shows its texts.
+    pub fn save_svg(&self, path: &Path) -> Result<()> {
+        let (grid, mut svg) = ((PAGE.0 * FINE, PAGE.1 * FINE), String::new());
+        let mut backend = SVGBackend::with_string(&mut svg, grid);
+        self.play(&mut backend, |backend, text, (x, y), em, colour, align| {
+            let (anchor, turn) = match align {
+                Align::Start => (HPos::Left, FontTransform::None),
+                Align::Middle => (HPos::Center, FontTransform::None),
+                Align::End => (HPos::Right, FontTransform::None),
+                Align::MiddleUpwards => (HPos::Center, FontTransform::Rotate270),
+            };
+            // Common sans-serif fonts are up to 1.14 times as wide as the one that measures.
+            let em = em * 0.88;
+            // Plotters writes the size divided by 1.24, and puts the baseline 0.76 em below a top.
+            let rise = 0.76 * em / f64::from(FINE);
+            let top = if matches!(align, Align::MiddleUpwards) {
+                (x - rise, y)
+            } else {
+                (x, y - rise)
+            };
+            let font = ("sans-serif", em * 1.24)
+                .into_font()
+                .transform(turn)
+                .color(&colour);
+            let style = font.into_text_style(&PAGE).pos(Pos::new(anchor, VPos::Top));
+            Ok(backend.draw_text(text, &style, cell(top))?)
+        })?;
+        backend.present()?;
+        drop(backend);
+        let size = |(width, height): (u32, u32)| format!(r#"width="{width}" height="{height}""#);
+        let svg = svg.replacen(&size(grid), &size(PAGE), 1);
+        std::fs::write(path, svg).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Writes the page as PNG.
+    pub fn save_png(&self, path: &Path) -> Result<()> {
+        let grid = (PAGE.0 * FINE, PAGE.1 * FINE);
+        let mut cells = vec![255u8; (grid.0 * grid.1 * 3) as usize];
+        let mut backend = BitMapBackend::with_buffer(&mut cells, grid);
+        self.play(&mut backend, |backend, text, at, em, colour, align| {
+            let (glyphs, width) = self.glyphs(text, em);
+            let start = match align {
+                Align::Start => 0.0,
+                Align::Middle | Align::MiddleUpwards => -width / 2.0,
+                Align::End => -width,
+            };
+            let (x, y) = cell(at);
+            for glyph in glyphs
+                .into_iter()
+                .filter_map(|glyph| self.font.outline_glyph(glyph))
+            {
+                let (corner, mut drawn) = (glyph.px_bounds().min, Ok(()));
+                let (left, top) = (
+                    (start + f64::from(corner.x)).round() as i32,
+                    corner.y as i32,
+                );
+                glyph.draw(|column, row, cover| {
+                    let (right, down) = (left + column as i32, top + row as i32);
+                    let pixel = match align {
+                        Align::MiddleUpwards => (x + down, y - right),
+                        _ => (x + right, y + down),
+                    };
+                    let ink = colour.mix(f64::from(cover).min(1.0)).to_backend_color();
+                    if drawn.is_ok() {
+                        drawn = backend.draw_pixel(pixel, ink);
+                    }
+                });
+                drawn?;
+            }
+            Ok(())
+        })?;
+        drop(backend);
+        let mut sums = vec![0u32; (PAGE.0 * PAGE.1 * 3) as usize];
+        for (row, line) in cells.chunks(grid.0 as usize * 3).enumerate() {
+            let start = row / FINE as usize * PAGE.0 as usize * 3;
+            for (column, cell) in line.chunks(3).enumerate() {
+                let pixel = start + column / FINE as usize * 3;
+                (0..3).for_each(|channel| sums[pixel + channel] += u32::from(cell[channel]));
+            }
+        }
+        let pixels: Vec<u8> = sums.iter().map(|sum| (sum / (FINE * FINE)) as u8).collect();
+        let mut backend = BitMapBackend::new(path, PAGE);
+        backend.blit_bitmap((0, 0), PAGE, &pixels)?;
+        backend
+            .present()
+            .with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// The cell of the fine grid at a point.
+fn cell((x, y): Point) -> (i32, i32) {
+    let fine = |v: f64| (v * f64::from(FINE)).round() as i32;
+    (fine(x), fine(y))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_loses_its_middle() {
+        let canvas = Canvas::new().unwrap();
+        assert_eq!(canvas.fit("a\nb", 40.0, 500.0), "a b");
+        let cut = canvas.fit("dynamic NTK with log n and window 8", 40.0, 300.0);
+        assert!(cut.starts_with("dynam") && cut.contains('…') && cut.ends_with("dow 8"));
+        assert!(canvas.width(&cut, 40.0) <= 300.0);
+        assert_eq!(canvas.fit("name", 40.0, -1.0), "");
+    }
+}

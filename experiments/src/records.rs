@@ -1,0 +1,345 @@
+//! The run folder: config, records, per-token losses. Nothing in it is ever half-written for a reader.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::RunConfig;
+use crate::protocol::{Average, Protocol, SeOver, TokenStream};
+
+/// One line of `records.jsonl`: a cell's number and all that identifies it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Digest of all that determines the number.
+    pub key: String,
+    /// Name of the method.
+    pub method: String,
+    /// Tokens per window.
+    pub length: usize,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// What the protocol does, in words.
+    pub protocol_detail: String,
+    /// How losses were averaged.
+    pub average: Average,
+    /// The method's settings.
+    pub settings: Value,
+    /// `model.path` of the config.
+    pub model: String,
+    /// Digest of configuration and weights.
+    pub checkpoint: String,
+    /// Digest of the vocabulary.
+    pub tokenizer: String,
+    /// `data.path` of the config.
+    pub data: String,
+    /// Digest of the tokens fed and scored.
+    pub data_digest: String,
+    /// Type in which weights were held.
+    pub dtype: String,
+    /// Kind of device.
+    pub device: String,
+    /// Trained length of the model, tokens.
+    pub trained_length: usize,
+    /// Tokens of the first forward call, when it was not the whole window.
+    pub prefill: Option<usize>,
+    /// Length of the pass that the losses come from: longer than `length` when one pass served several
+    /// lengths.
+    pub pass_length: usize,
+    /// Losses of the pass, relative to the run folder.
+    pub nll_file: String,
+    /// Version of the program.
+    pub version: String,
+    /// `exp(nll)`; null when it is not finite.
+    pub perplexity: Option<f64>,
+    /// Mean negative log likelihood, nats per token; null when it is not finite.
+    pub nll: Option<f64>,
+    /// Standard error of `nll`.
+    pub nll_se: Option<f64>,
+    /// What the standard error takes as independent.
+    pub se_over: SeOver,
+    /// Windows fed.
+    pub windows: usize,
+    /// Tokens fed.
+    pub fed: usize,
+    /// Tokens scored.
+    pub scored: usize,
+    /// Seconds of the pass.
+    pub seconds: f64,
+    /// Tokens fed by the pass per second.
+    pub tokens_per_second: f64,
+    /// Largest heap during the pass, weights included, bytes.
+    pub peak_bytes: usize,
+}
+
+/// A run folder opened for writing; a lock keeps other processes out.
+pub struct RunFolder {
+    dir: PathBuf,
+    file: File,
+    /// Records found and written.
+    pub records: Vec<Record>,
+}
+
+impl RunFolder {
+    /// Opens or creates a folder for this config, and mends a line cut short by a kill.
+    ///
+    /// # Errors
+    /// A folder of another config, one that another process writes to, one that cannot be written, or
+    /// damaged records.
+    pub fn open(dir: &Path, config: &RunConfig) -> Result<Self> {
+        std::fs::create_dir_all(dir.join("nll"))
+            .with_context(|| format!("run folder {}: cannot be written", dir.display()))?;
+        let config_path = dir.join("config.toml");
+        let records_path = dir.join("records.jsonl");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&records_path)
+            .with_context(|| format!("{}: cannot be written", records_path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{}: another longspan is writing to this run folder; wait for it, or give --out",
+                dir.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| records_path.display().to_string());
+            }
+        }
+        if config_path.exists() {
+            let text = std::fs::read_to_string(&config_path)
+                .with_context(|| config_path.display().to_string())?;
+            let found: toml::Value = toml::from_str(&text)
+                .with_context(|| config_path.display().to_string())?;
+            let asked = toml::Value::try_from(config)?;
+            if let Some(difference) = difference("", &found, &asked) {
+                bail!(
+                    "run folder {} belongs to another config: {difference}; give another --out, or \
+                     delete the folder",
+                    dir.display()
+                );
+            }
+        } else {
+            write_whole(&config_path, toml::to_string(config)?.as_bytes())?;
+        }
+        let records = read_records(&records_path, &mut file)?;
+        Ok(RunFolder {
+            dir: dir.to_owned(),
+            file,
+            records,
+        })
+    }
+
+    /// Whether a cell has its number.
+    pub fn has(&self, key: &str) -> bool {
+        self.records.iter().any(|record| record.key == key)
+    }
+
+    /// Appends a record and waits until it is on disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn append(&mut self, record: Record) -> Result<()> {
+        let line = serde_json::to_string(&record)? + "\n";
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .with_context(|| format!("{}/records.jsonl", self.dir.display()))?;
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// Where the losses of a pass are, relative to the folder.
+    pub fn nll_file(pass_key: &str) -> String {
+        format!("nll/{}.safetensors", &pass_key[..24])
+    }
+
+    /// Writes the losses of a pass: `nll` `[windows, n - 1]` (nats, of positions `1..n`), `window_start`
+    /// `[windows]` and `document_start` `[documents]` (offsets in the token stream, so that
+    /// document and position of each loss follow).
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_nll(
+        &self,
+        pass_key: &str,
+        length: usize,
+        starts: &[usize],
+        stream: &TokenStream,
+        losses: &PassLosses,
+    ) -> Result<()> {
+        let bytes_of = |offsets: &[usize]| -> Vec<u8> {
+            let words = offsets.iter().map(|&offset| offset as u64);
+            words.flat_map(u64::to_le_bytes).collect()
+        };
+        let nll: Vec<u8> = losses.nll.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        let window_start = bytes_of(starts);
+        let document_start = bytes_of(&stream.document_start);
+        let view = |dtype, shape: Vec<usize>, bytes| {
+            TensorView::new(dtype, shape, bytes).context("losses as safetensors")
+        };
+        let tensors = [
+            ("nll", view(Dtype::F32, vec![starts.len(), length - 1], &nll)?),
+            (
+                "window_start",
+                view(Dtype::U64, vec![starts.len()], &window_start)?,
+            ),
+            (
+                "document_start",
+                view(
+                    Dtype::U64,
+                    vec![stream.document_start.len()],
+                    &document_start,
+                )?,
+            ),
+        ];
+        let metadata = [
+            ("pass", pass_key.to_owned()),
+            ("seconds", losses.seconds.to_string()),
+            ("peak_bytes", losses.peak_bytes.to_string()),
+        ];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        let bytes = safetensors::serialize(tensors, Some(metadata.into_iter().collect()))?;
+        write_whole(&self.dir.join(Self::nll_file(pass_key)), &bytes)
+    }
+
+    /// The losses of a pass, if a former run left them whole.
+    pub fn read_nll(&self, pass_key: &str, windows: usize, length: usize) -> Option<PassLosses> {
+        let bytes = std::fs::read(self.dir.join(Self::nll_file(pass_key))).ok()?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
+        let metadata = header.metadata().as_ref()?;
+        if metadata.get("pass")? != pass_key {
+            return None;
+        }
+        let tensors = SafeTensors::deserialize(&bytes).ok()?;
+        let nll = tensors.tensor("nll").ok()?;
+        if nll.shape() != [windows, length - 1] || nll.dtype() != Dtype::F32 {
+            return None;
+        }
+        let values = nll.data().as_chunks::<4>().0.iter();
+        let values: Vec<f32> = values.map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        Some(PassLosses {
+            nll: values.chunks(length - 1).map(<[f32]>::to_vec).collect(),
+            seconds: metadata.get("seconds")?.parse().ok()?,
+            peak_bytes: metadata.get("peak_bytes")?.parse().ok()?,
+        })
+    }
+}
+
+/// What a pass yields.
+pub struct PassLosses {
+    /// For each window the losses of positions `1..n`, nats.
+    pub nll: Vec<Vec<f32>>,
+    /// Time of the pass.
+    pub seconds: f64,
+    /// Largest heap, bytes.
+    pub peak_bytes: usize,
+}
+
+/// Writes beside the file and renames, so that nobody ever sees half of it.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let beside = path.with_extension("partial");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&beside, path)
+    };
+    write().with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Records of a folder, for a report.
+///
+/// # Errors
+/// No records, or damaged ones.
+pub fn load_records(dir: &Path) -> Result<Vec<Record>> {
+    let path = dir.join("records.jsonl");
+    let mut file = File::open(&path)
+        .with_context(|| format!("{}: no records; is this a run folder?", path.display()))?;
+    let records = read_lines(&path, &mut file)?.0;
+    ensure!(!records.is_empty(), "{}: no records yet", path.display());
+    Ok(records)
+}
+
+fn read_records(path: &Path, file: &mut File) -> Result<Vec<Record>> {
+    let (records, whole) = read_lines(path, file)?;
+    let length = file.metadata()?.len();
+    if whole < length {
+        eprintln!(
+            "warning: {}: the last line is cut short ({} bytes); dropped, its cell is computed again",
+            path.display(),
+            length - whole
+        );
+        file.set_len(whole)
+            .and_then(|()| file.sync_data())
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(records)
+}
+
+/// All whole lines, and how many bytes they take.
+fn read_lines(path: &Path, file: &mut File) -> Result<(Vec<Record>, u64)> {
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .with_context(|| path.display().to_string())?;
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+    let mut records = Vec::new();
+    for (number, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let record = serde_json::from_slice(line).with_context(|| {
+            format!(
+                "{}:{}: not a record of this version; move the file away to start anew",
+                path.display(),
+                number + 1
+            )
+        })?;
+        records.push(record);
+    }
+    Ok((records, whole as u64))
+}
+
+/// The first key in which two configs differ, with both values.
+fn difference(at: &str, found: &toml::Value, asked: &toml::Value) -> Option<String> {
+    let name = |key: &str| match at {
+        "" => key.to_owned(),
+        _ => format!("{at}.{key}"),
+    };
+    match (found, asked) {
+        (toml::Value::Table(a), toml::Value::Table(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.filter_map(|key| match (a.get(key), b.get(key)) {
+                (Some(a), Some(b)) => difference(&name(key), a, b),
+                (Some(a), None) => Some(format!("{} is {a} there, not given now", name(key))),
+                (_, Some(b)) => Some(format!("{} is not given there, {b} now", name(key))),
+                (None, None) => None,
+            })
+            .next()
+        }
+        (toml::Value::Array(a), toml::Value::Array(b))
+            if a.len() == b.len() && a.iter().any(toml::Value::is_table) =>
+        {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs
+                .filter_map(|(i, (a, b))| difference(&name(&i.to_string()), a, b))
+                .next()
+        }
+        (toml::Value::Array(a), toml::Value::Array(b))
+            if a != b && a.iter().chain(b).any(toml::Value::is_table) =>
+        {
+            Some(format!("{at} has {} entries there, {} now", a.len(), b.len()))
+        }
+        _ if found == asked => None,
+        _ => Some(format!("{at} is {found} there, {asked} now")),
+    }
+}

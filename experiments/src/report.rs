@@ -1,0 +1,242 @@
+//! Tables and figures from records.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::config::RunConfig;
+use crate::plot::{self, Curve, PplFigure};
+use crate::protocol::{Protocol, SeOver};
+use crate::records::{self, Record, write_whole};
+
+/// `longspan report DIR`: everything again from `config.toml` and `records.jsonl`.
+pub fn report(dir: &Path) -> Result<()> {
+    let records = records::load_records(dir)?;
+    let path = dir.join("config.toml");
+    let config = RunConfig::load(&path, &[])?;
+    write(dir, &records, &config)
+}
+
+/// Rows and columns of one protocol's table.
+struct Table<'a> {
+    protocol: Protocol,
+    detail: &'a str,
+    methods: Vec<&'a str>,
+    lengths: Vec<usize>,
+    records: Vec<&'a Record>,
+}
+
+/// The tables of a run, in the config's order of protocols and methods.
+fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
+    config
+        .perplexity
+        .protocol
+        .list()
+        .into_iter()
+        .filter_map(|protocol| {
+            let records: Vec<&Record> =
+                records.iter().filter(|record| record.protocol == protocol).collect();
+            let mut lengths: Vec<usize> = records.iter().map(|record| record.length).collect();
+            lengths.sort_unstable();
+            lengths.dedup();
+            let known = |name: &&str| records.iter().any(|record| record.method == **name);
+            let methods = config.methods.iter().map(|method| method.name.as_str());
+            Some(Table {
+                protocol,
+                detail: &records.first()?.protocol_detail,
+                methods: methods.filter(known).collect(),
+                lengths,
+                records,
+            })
+        })
+        .collect()
+}
+
+impl Table<'_> {
+    fn record(&self, method: &str, length: usize) -> Option<&Record> {
+        let mut records = self.records.iter();
+        records
+            .find(|record| record.method == method && record.length == length)
+            .copied()
+    }
+
+    /// Markdown, with columns padded so that it reads in a terminal too.
+    fn markdown(&self) -> String {
+        let mut rows = vec![vec!["method".to_owned()]];
+        rows[0].extend(self.lengths.iter().map(|&length| plot::length_label(length)));
+        for &method in &self.methods {
+            let mut row = vec![method.replace('|', "\\|")];
+            let cells = self.lengths.iter();
+            row.extend(cells.map(|&length| self.record(method, length).map_or("-".into(), number)));
+            rows.push(row);
+        }
+        let width: Vec<usize> = (0..rows[0].len())
+            .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+            .collect();
+        let mut text = String::new();
+        for (i, row) in rows.iter().enumerate() {
+            for (column, cell) in row.iter().enumerate() {
+                let pad = " ".repeat(width[column] - cell.chars().count());
+                match column {
+                    0 => write!(text, "| {cell}{pad} "),
+                    _ => write!(text, "| {pad}{cell} "),
+                }
+                .expect("writing to a string");
+            }
+            text.push_str("|\n");
+            if i == 0 {
+                for (column, width) in width.iter().enumerate() {
+                    let dashes = "-".repeat(*width);
+                    text.push_str(&match column {
+                        0 => format!("| {dashes} "),
+                        _ => format!("| {}: ", &dashes[..width - 1]),
+                    });
+                }
+                text.push_str("|\n");
+            }
+        }
+        text
+    }
+}
+
+/// A perplexity with its standard error, as precise as the error allows to read.
+fn number(record: &Record) -> String {
+    let (Some(perplexity), Some(se)) = (record.perplexity, record.nll_se) else {
+        return "not finite".to_owned();
+    };
+    let error = perplexity * se;
+    match perplexity {
+        p if p >= 1e6 => format!("{p:.2e} ±{error:.0e}"),
+        p if p >= 100.0 => format!("{p:.1} ±{error:.1}"),
+        p => format!("{p:.3} ±{error:.3}"),
+    }
+}
+
+/// A finished cell, for a log.
+pub fn one_line(record: &Record) -> String {
+    format!(
+        "{}, {} tokens, {}: perplexity {} ({:.1} s, {:.0} tokens/s)",
+        record.method,
+        record.length,
+        record.protocol.name(),
+        number(record),
+        record.seconds,
+        record.tokens_per_second
+    )
+}
+
+/// Writes `table.md`, `table.csv` and the figures, and prints the tables.
+pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
+    let Some(first) = records.first() else {
+        return Ok(());
+    };
+    let tables = tables(records, config);
+    let mut text = format!(
+        "# Perplexity by context length\n\n- model: {} ({}, trained at {} tokens, checkpoint {})\n- data: {}\n",
+        first.model,
+        first.dtype,
+        first.trained_length,
+        &first.checkpoint[..12],
+        first.data
+    );
+    if first.model == "builtin:random" {
+        text.push_str(
+            "- note: builtin:random is a generated checkpoint with random weights: its numbers show \
+             that everything runs, not which method helps\n",
+        );
+    }
+    for table in &tables {
+        let errors = match table.records.first().map(|record| record.se_over) {
+            Some(SeOver::Tokens) => "over tokens, for want of several windows",
+            _ if table.protocol.by_document() => "over documents",
+            _ => "over windows",
+        };
+        write!(
+            text,
+            "\n## {}\n\n{}; ± is one standard error, {errors}\n\n{}",
+            table.protocol.name(),
+            table.detail,
+            table.markdown()
+        )?;
+    }
+    write_whole(&dir.join("table.md"), text.as_bytes())?;
+    write_csv(&dir.join("table.csv"), &tables)?;
+    for (i, table) in tables.iter().enumerate() {
+        let stem = match i {
+            0 => "ppl".to_owned(),
+            _ => format!("ppl-{}", table.protocol.name()),
+        };
+        draw(dir, &stem, table, first)?;
+    }
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}")?;
+    writeln!(stdout, "\nwritten to {}", dir.display())?;
+    Ok(())
+}
+
+fn draw(dir: &Path, stem: &str, table: &Table, first: &Record) -> Result<()> {
+    let point = |record: &Record| {
+        Some((record.length, record.perplexity?, record.nll_se.unwrap_or(0.0)))
+    };
+    let curves: Vec<Curve> = table
+        .methods
+        .iter()
+        .map(|&method| {
+            let lengths = table.lengths.iter();
+            let found = lengths.filter_map(|&length| table.record(method, length));
+            Curve {
+                name: method.to_owned(),
+                points: found.filter_map(point).collect(),
+            }
+        })
+        .collect();
+    if curves.iter().all(|curve| curve.points.is_empty()) {
+        eprintln!("warning: no finite perplexity under {}: no figure", table.protocol.name());
+        return Ok(());
+    }
+    let figure = PplFigure {
+        title: format!("{} on {}", file_name(&first.model), file_name(&first.data)),
+        subtitle: format!("protocol {}, {} weights", table.protocol.name(), first.dtype),
+        trained: first.trained_length,
+        curves,
+    };
+    let path = |extension: &str| dir.join(stem).with_extension(extension);
+    plot::draw(&figure, &path("svg"), &path("png")).context("drawing the figure")
+}
+
+fn file_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
+}
+
+fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record([
+        "protocol", "method", "length", "perplexity", "nll", "nll_se", "windows", "fed", "scored",
+        "pass_length", "seconds", "tokens_per_second", "peak_bytes",
+    ])?;
+    let optional = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
+    for table in tables {
+        for &method in &table.methods {
+            for record in table.lengths.iter().filter_map(|&length| table.record(method, length)) {
+                csv.write_record([
+                    table.protocol.name().to_owned(),
+                    method.to_owned(),
+                    record.length.to_string(),
+                    optional(record.perplexity),
+                    optional(record.nll),
+                    optional(record.nll_se),
+                    record.windows.to_string(),
+                    record.fed.to_string(),
+                    record.scored.to_string(),
+                    record.pass_length.to_string(),
+                    record.seconds.to_string(),
+                    record.tokens_per_second.to_string(),
+                    record.peak_bytes.to_string(),
+                ])?;
+            }
+        }
+    }
+    write_whole(path, &csv.into_inner().context("table.csv")?)
+}

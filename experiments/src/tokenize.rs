@@ -1,0 +1,67 @@
+//! `longspan tokenize`.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use longspan_data::Tokenizer;
+
+use crate::config;
+
+/// Options of `tokenize`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Vocabulary file, or a model's folder
+    #[arg(long, value_name = "FILE|DIR")]
+    tokenizer: PathBuf,
+    /// Read special tokens such as <|im_start|> in the text as such
+    #[arg(long)]
+    special: bool,
+    /// Ids to text: the input is a JSON array of ids
+    #[arg(long, conflicts_with = "special")]
+    decode: bool,
+    /// Read the input from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    file: Option<PathBuf>,
+    /// The input; without it and without --file, standard input
+    text: Option<String>,
+}
+
+/// Opens a vocabulary file or the one in a folder.
+pub fn open(path: &Path) -> Result<Tokenizer> {
+    if path.is_dir() {
+        return config::load_tokenizer(&path.to_string_lossy(), None);
+    }
+    Ok(Tokenizer::from_file(path)?)
+}
+
+/// Prints ids as a JSON array, or text.
+pub fn tokenize(args: &Args) -> Result<()> {
+    let tokenizer = open(&args.tokenizer)?;
+    let input = match (&args.text, &args.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).with_context(|| file.display().to_string())?
+        }
+        (None, None) => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("standard input")?;
+            text
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    if args.decode {
+        let ids: Vec<u32> =
+            serde_json::from_str(&input).context("--decode reads a JSON array of token ids")?;
+        writeln!(out, "{}", tokenizer.decode(&ids)?)?;
+    } else {
+        let ids = match args.special {
+            true => tokenizer.encode_with_special(&input),
+            false => tokenizer.encode(&input),
+        };
+        writeln!(out, "{}", serde_json::to_string(&ids)?)?;
+    }
+    Ok(())
+}
