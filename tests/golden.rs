@@ -33,7 +33,13 @@ fn method(case: &Value) -> Method {
     if let Some(windows) = case["windows"].as_array() {
         let layers: Vec<Value> = windows
             .iter()
-            .map(|w| if w.is_null() { json!("full") } else { w.clone() })
+            .map(|w| {
+                if w.is_null() {
+                    json!("full")
+                } else {
+                    w.clone()
+                }
+            })
             .collect();
         let per_layer = case["per_layer_ntk"] == json!(true);
         let alpha = if per_layer { "per_layer" } else { "global" };
@@ -108,7 +114,10 @@ fn check(folder: &Path) {
                 sum += error;
                 error_max = error_max.max(error);
             }
-            assert!(sum < NLL.0 * want.len().max(1) as f64, "{name} {n}: mean error");
+            assert!(
+                sum < NLL.0 * want.len().max(1) as f64,
+                "{name} {n}: mean error"
+            );
             error_sum += sum;
             count += want.len();
 
@@ -117,11 +126,18 @@ fn check(folder: &Path) {
                 let position = position.as_u64().unwrap() as usize;
                 let width = model.config().hidden_size;
                 let row_of_hidden = hidden.clone().slice([position..position + 1, 0..width]);
-                let got: Vec<f32> = model.logits(row_of_hidden).into_data().try_to_vec().unwrap();
+                let got: Vec<f32> = model
+                    .logits(row_of_hidden)
+                    .into_data()
+                    .try_to_vec()
+                    .unwrap();
                 let start = (sequence * positions.len() + row) * vocabulary;
                 for (got, want) in got.iter().zip(&logits[start..start + vocabulary]) {
                     let error = (*got as f64 - want).abs();
-                    assert!(error < LOGIT, "{name} {n} logits at {position}: {got} {want}");
+                    assert!(
+                        error < LOGIT,
+                        "{name} {n} logits at {position}: {got} {want}"
+                    );
                     logit_max = logit_max.max(error);
                 }
             }

@@ -203,7 +203,9 @@ fn model_identity(config: &RunConfig, model: &Qwen, method: usize) -> Value {
 }
 
 fn digest(identity: &Value) -> String {
-    blake3::hash(identity.to_string().as_bytes()).to_hex().to_string()
+    blake3::hash(identity.to_string().as_bytes())
+        .to_hex()
+        .to_string()
 }
 
 /// Digest of the tokens of windows of `length`, and of which of them are scored.

@@ -84,7 +84,10 @@ pub struct PerplexityConfig {
 
 /// `protocol = "packed"` or `protocol = ["packed", "half"]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a protocol or a list of protocols: packed, truncate, sliding, last_k, half")]
+#[serde(
+    untagged,
+    expecting = "a protocol or a list of protocols: packed, truncate, sliding, last_k, half"
+)]
 pub enum Protocols {
     /// One.
     One(Protocol),
@@ -152,9 +155,7 @@ impl RunConfig {
             let resolved = method.rope.resolve();
             resolved.with_context(|| format!("{}: method \"{}\"", path.display(), method.name))?;
         }
-        config
-            .check()
-            .with_context(|| path.display().to_string())?;
+        config.check().with_context(|| path.display().to_string())?;
         config.perplexity.lengths.sort_unstable();
         Ok(config)
     }
@@ -183,7 +184,10 @@ impl RunConfig {
             );
         }
         let protocols = perplexity.protocol.list();
-        ensure!(!protocols.is_empty(), "perplexity.protocol is an empty list");
+        ensure!(
+            !protocols.is_empty(),
+            "perplexity.protocol is an empty list"
+        );
         for (i, protocol) in protocols.iter().enumerate() {
             let name = protocol.name();
             ensure!(
@@ -193,7 +197,11 @@ impl RunConfig {
         }
         let used = |by: &[Protocol]| protocols.iter().any(|protocol| by.contains(protocol));
         for (key, given, by) in [
-            ("nested", perplexity.nested, &[Protocol::Packed, Protocol::Half][..]),
+            (
+                "nested",
+                perplexity.nested,
+                &[Protocol::Packed, Protocol::Half][..],
+            ),
             ("stride", perplexity.stride.is_some(), &[Protocol::Sliding]),
             ("last", perplexity.last.is_some(), &[Protocol::LastK]),
         ] {
@@ -204,7 +212,15 @@ impl RunConfig {
                 names.join(" and ")
             );
         }
-        ensure!(perplexity.stride() > 0, "perplexity.stride = 0; give 1 or more");
+        ensure!(
+            perplexity.stride() > 0,
+            "perplexity.stride = 0; give 1 or more"
+        );
+        ensure!(
+            !used(&[Protocol::Half]) || lengths.iter().all(|&length| length >= 3),
+            "perplexity.lengths: 2 has no token after the middle, which is what protocol half scores; \
+             give 3 or more"
+        );
         if used(&[Protocol::LastK]) {
             let shortest = lengths.iter().min().copied().unwrap_or(0);
             let last = perplexity.last();
@@ -230,7 +246,10 @@ pub fn check_methods(methods: &[Method]) -> Result<()> {
         "no [[method]] table; add one, such as:\n\n[[method]]\nname = \"plain\""
     );
     for (i, method) in methods.iter().enumerate() {
-        ensure!(!method.name.trim().is_empty(), "method {i} has an empty name");
+        ensure!(
+            !method.name.trim().is_empty(),
+            "method {i} has an empty name"
+        );
         ensure!(
             methods[..i].iter().all(|other| other.name != method.name),
             "two methods are named \"{}\"; names are the rows of the table, so make them differ",

@@ -25,12 +25,16 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 
 /// What happens to a RoPE language model past its trained length, and which method helps.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, after_help = "\
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
 Examples:
   longspan run experiments/configs/quickstart.toml
   longspan run my.toml --set model.path=checkpoints/Qwen-7B --set perplexity.lengths=[2048,8192]
   longspan list methods
-  longspan report runs/quickstart")]
+  longspan report runs/quickstart"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use plotters::style::RGBColor;
 
-use axes::{LABEL_EM, Plot, y_ticks};
 pub use axes::length_label;
+use axes::{LABEL_EM, Plot, y_ticks};
 use canvas::Align::{End, Middle, Start};
 use canvas::{Canvas, PAGE, Point};
 use legend::Legend;

@@ -80,7 +80,10 @@ impl Protocol {
 
     /// Whether windows stay inside documents that are at least as long as the longest length.
     pub fn by_document(self) -> bool {
-        matches!(self, Protocol::Truncate | Protocol::Sliding | Protocol::LastK)
+        matches!(
+            self,
+            Protocol::Truncate | Protocol::Sliding | Protocol::LastK
+        )
     }
 
     /// How the losses are averaged.
@@ -98,7 +101,10 @@ impl Protocol {
             config.longest()
         );
         let nested = if config.nested {
-            format!(", one window every {} tokens at every length", config.longest())
+            format!(
+                ", one window every {} tokens at every length",
+                config.longest()
+            )
         } else {
             String::new()
         };
@@ -323,7 +329,10 @@ mod tests {
         let windows = Protocol::Packed.windows(&stream(), &config, 8);
         assert_eq!(starts(&windows), [0, 16, 32]);
         config.max_tokens = 20;
-        assert_eq!(starts(&Protocol::Packed.windows(&stream(), &config, 16)), [0]);
+        assert_eq!(
+            starts(&Protocol::Packed.windows(&stream(), &config, 16)),
+            [0]
+        );
     }
 
     #[test]

@@ -114,8 +114,8 @@ impl RunFolder {
         if config_path.exists() {
             let text = std::fs::read_to_string(&config_path)
                 .with_context(|| config_path.display().to_string())?;
-            let found: toml::Value = toml::from_str(&text)
-                .with_context(|| config_path.display().to_string())?;
+            let found: toml::Value =
+                toml::from_str(&text).with_context(|| config_path.display().to_string())?;
             let asked = toml::Value::try_from(config)?;
             if let Some(difference) = difference("", &found, &asked) {
                 bail!(
@@ -177,14 +177,22 @@ impl RunFolder {
             let words = offsets.iter().map(|&offset| offset as u64);
             words.flat_map(u64::to_le_bytes).collect()
         };
-        let nll: Vec<u8> = losses.nll.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        let nll: Vec<u8> = losses
+            .nll
+            .iter()
+            .flatten()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
         let window_start = bytes_of(starts);
         let document_start = bytes_of(&stream.document_start);
         let view = |dtype, shape: Vec<usize>, bytes| {
             TensorView::new(dtype, shape, bytes).context("losses as safetensors")
         };
         let tensors = [
-            ("nll", view(Dtype::F32, vec![starts.len(), length - 1], &nll)?),
+            (
+                "nll",
+                view(Dtype::F32, vec![starts.len(), length - 1], &nll)?,
+            ),
             (
                 "window_start",
                 view(Dtype::U64, vec![starts.len()], &window_start)?,
@@ -291,7 +299,10 @@ fn read_lines(path: &Path, file: &mut File) -> Result<(Vec<Record>, u64)> {
     file.rewind()
         .and_then(|()| file.read_to_end(&mut bytes))
         .with_context(|| path.display().to_string())?;
-    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+    let whole = bytes
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |end| end + 1);
     let mut records = Vec::new();
     for (number, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
         if line.is_empty() {
@@ -337,7 +348,11 @@ fn difference(at: &str, found: &toml::Value, asked: &toml::Value) -> Option<Stri
         (toml::Value::Array(a), toml::Value::Array(b))
             if a != b && a.iter().chain(b).any(toml::Value::is_table) =>
         {
-            Some(format!("{at} has {} entries there, {} now", a.len(), b.len()))
+            Some(format!(
+                "{at} has {} entries there, {} now",
+                a.len(),
+                b.len()
+            ))
         }
         _ if found == asked => None,
         _ => Some(format!("{at} is {found} there, {asked} now")),

@@ -36,8 +36,10 @@ fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
         .list()
         .into_iter()
         .filter_map(|protocol| {
-            let records: Vec<&Record> =
-                records.iter().filter(|record| record.protocol == protocol).collect();
+            let records: Vec<&Record> = records
+                .iter()
+                .filter(|record| record.protocol == protocol)
+                .collect();
             let mut lengths: Vec<usize> = records.iter().map(|record| record.length).collect();
             lengths.sort_unstable();
             lengths.dedup();
@@ -65,7 +67,11 @@ impl Table<'_> {
     /// Markdown, with columns padded so that it reads in a terminal too.
     fn markdown(&self) -> String {
         let mut rows = vec![vec!["method".to_owned()]];
-        rows[0].extend(self.lengths.iter().map(|&length| plot::length_label(length)));
+        rows[0].extend(
+            self.lengths
+                .iter()
+                .map(|&length| plot::length_label(length)),
+        );
         for &method in &self.methods {
             let mut row = vec![method.replace('|', "\\|")];
             let cells = self.lengths.iter();
@@ -73,7 +79,12 @@ impl Table<'_> {
             rows.push(row);
         }
         let width: Vec<usize> = (0..rows[0].len())
-            .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+            .map(|column| {
+                rows.iter()
+                    .map(|row| row[column].chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
             .collect();
         let mut text = String::new();
         for (i, row) in rows.iter().enumerate() {
@@ -178,7 +189,11 @@ pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
 
 fn draw(dir: &Path, stem: &str, table: &Table, first: &Record) -> Result<()> {
     let point = |record: &Record| {
-        Some((record.length, record.perplexity?, record.nll_se.unwrap_or(0.0)))
+        Some((
+            record.length,
+            record.perplexity?,
+            record.nll_se.unwrap_or(0.0),
+        ))
     };
     let curves: Vec<Curve> = table
         .methods
@@ -193,12 +208,19 @@ fn draw(dir: &Path, stem: &str, table: &Table, first: &Record) -> Result<()> {
         })
         .collect();
     if curves.iter().all(|curve| curve.points.is_empty()) {
-        eprintln!("warning: no finite perplexity under {}: no figure", table.protocol.name());
+        eprintln!(
+            "warning: no finite perplexity under {}: no figure",
+            table.protocol.name()
+        );
         return Ok(());
     }
     let figure = PplFigure {
         title: format!("{} on {}", file_name(&first.model), file_name(&first.data)),
-        subtitle: format!("protocol {}, {} weights", table.protocol.name(), first.dtype),
+        subtitle: format!(
+            "protocol {}, {} weights",
+            table.protocol.name(),
+            first.dtype
+        ),
         trained: first.trained_length,
         curves,
     };
@@ -207,19 +229,37 @@ fn draw(dir: &Path, stem: &str, table: &Table, first: &Record) -> Result<()> {
 }
 
 fn file_name(path: &str) -> &str {
-    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
+    path.trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or(path)
 }
 
 fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record([
-        "protocol", "method", "length", "perplexity", "nll", "nll_se", "windows", "fed", "scored",
-        "pass_length", "seconds", "tokens_per_second", "peak_bytes",
+        "protocol",
+        "method",
+        "length",
+        "perplexity",
+        "nll",
+        "nll_se",
+        "windows",
+        "fed",
+        "scored",
+        "pass_length",
+        "seconds",
+        "tokens_per_second",
+        "peak_bytes",
     ])?;
     let optional = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
     for table in tables {
         for &method in &table.methods {
-            for record in table.lengths.iter().filter_map(|&length| table.record(method, length)) {
+            for record in table
+                .lengths
+                .iter()
+                .filter_map(|&length| table.record(method, length))
+            {
                 csv.write_record([
                     table.protocol.name().to_owned(),
                     method.to_owned(),

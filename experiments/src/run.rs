@@ -33,15 +33,25 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
         .collect();
     let missing = |folder: &RunFolder, pass: &Pass| {
         let cells = pass.cells.iter().copied();
-        cells.filter(|&cell| !folder.has(&keys[cell])).collect::<Vec<_>>()
+        cells
+            .filter(|&cell| !folder.has(&keys[cell]))
+            .collect::<Vec<_>>()
     };
     let todo: Vec<&Pass> = passes
         .iter()
         .filter(|pass| !missing(&folder, pass).is_empty())
         .collect();
-    let done = cells.len() - todo.iter().map(|pass| missing(&folder, pass).len()).sum::<usize>();
+    let done = cells.len()
+        - todo
+            .iter()
+            .map(|pass| missing(&folder, pass).len())
+            .sum::<usize>();
     if done > 0 {
-        eprintln!("{done} of {} cells are in {} already", cells.len(), out.display());
+        eprintln!(
+            "{done} of {} cells are in {} already",
+            cells.len(),
+            out.display()
+        );
     }
 
     let bar = progress_bar(&todo, &model);
@@ -83,8 +93,8 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
 fn cost(model: &Qwen, n: usize) -> u64 {
     let config = model.config();
     let layer = 4 * config.hidden_size.pow(2) + 3 * config.hidden_size * config.ffn;
-    let per_token = config.layers * (layer + n * config.hidden_size)
-        + config.vocab_size * config.hidden_size;
+    let per_token =
+        config.layers * (layer + n * config.hidden_size) + config.vocab_size * config.hidden_size;
     (n as u64 * per_token as u64) >> 10
 }
 
@@ -134,7 +144,11 @@ struct Identity<'a> {
 fn record(identity: &Identity, cell: &Cell, pass: &Pass, losses: &PassLosses) -> Record {
     let (config, model) = (identity.config, identity.model);
     let method = &config.methods[cell.method];
-    let nll: Vec<&[f32]> = losses.nll.iter().map(|nll| &nll[..cell.length - 1]).collect();
+    let nll: Vec<&[f32]> = losses
+        .nll
+        .iter()
+        .map(|nll| &nll[..cell.length - 1])
+        .collect();
     let score = protocol::score(cell.protocol.average(), &cell.windows, &nll);
     let finite = |x: f64| x.is_finite().then_some(x);
     Record {

@@ -157,7 +157,10 @@ impl Checkpoint {
                 self.place.insert(tensor, index);
             }
         }
-        match expected.into_keys().find(|name| !self.place.contains_key(name)) {
+        match expected
+            .into_keys()
+            .find(|name| !self.place.contains_key(name))
+        {
             None => Ok(()),
             Some(tensor) => Err(ModelError::MissingTensor {
                 place: match self.files.as_slice() {

@@ -140,7 +140,10 @@ impl Fields<'_> {
     fn count(&self, key: &'static str, at_least: u64) -> Result<usize, ModelError> {
         match self.value(key)?.as_u64() {
             Some(n) if n >= at_least && n <= 1 << 31 => Ok(n as usize),
-            _ => Err(self.error(key, format!("a whole number from {at_least} on is expected"))),
+            _ => Err(self.error(
+                key,
+                format!("a whole number from {at_least} on is expected"),
+            )),
         }
     }
 
@@ -170,7 +173,10 @@ impl QwenConfig {
         for (key, only, expected) in fixed() {
             // 1 and 1.0 are one number.
             let same = |value: &Value| value.as_f64().is_some() && value.as_f64() == only.as_f64();
-            if map.get(key).is_some_and(|value| *value != only && !same(value)) {
+            if map
+                .get(key)
+                .is_some_and(|value| *value != only && !same(value))
+            {
                 return Err(fields.error(key, expected));
             }
         }
@@ -238,7 +244,10 @@ impl QwenConfig {
     /// Name, shape and kind of every tensor of the model, in the order of the forward pass.
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (h, ffn) = (self.hidden_size, self.ffn);
-        let mut tensors = vec![("transformer.wte.weight".to_owned(), vec![self.vocab_size, h])];
+        let mut tensors = vec![(
+            "transformer.wte.weight".to_owned(),
+            vec![self.vocab_size, h],
+        )];
         for layer in 0..self.layers {
             let of_layer = [
                 ("ln_1.weight", vec![h]),

@@ -211,10 +211,7 @@ impl Qwen {
     fn ids(&self, ids: &[u32]) -> Tensor<1, Int> {
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let len = ids.len();
-        Tensor::from_data(
-            TensorData::new(ids, [len]),
-            (&self.info.device, DType::I32),
-        )
+        Tensor::from_data(TensorData::new(ids, [len]), (&self.info.device, DType::I32))
     }
 }
 

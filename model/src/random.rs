@@ -116,9 +116,11 @@ pub fn write_random_checkpoint(
             weight_map.insert(name.clone(), file.clone());
         }
         let path = folder.join(file);
-        safetensors::serialize_to_file(shard, None, &path).map_err(|e| ModelError::Safetensors {
-            path,
-            message: e.to_string(),
+        safetensors::serialize_to_file(shard, None, &path).map_err(|e| {
+            ModelError::Safetensors {
+                path,
+                message: e.to_string(),
+            }
         })?;
     }
     if count > 1 {

@@ -200,14 +200,14 @@ fn loss_of_block(
                 block.len(),
             );
         }
-        for (row, logits) in rows.zip(logits.chunks_exact(block.len())) {
-            let max = vector::max(arch, logits);
-            let sum = vector::sum_of_exp(arch, logits, max);
-            partials.push(Partial { max, sum });
+        for (row, logits) in rows.zip(logits.chunks_exact_mut(block.len())) {
             let target = targets[row] as usize;
             if block.contains(&target) {
                 found.push((row, logits[target - block.start]));
             }
+            let max = vector::max(arch, logits);
+            let sum = vector::exp_sum(arch, logits, max);
+            partials.push(Partial { max, sum });
         }
     }
     (partials, found)

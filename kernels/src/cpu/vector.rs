@@ -2,7 +2,31 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
+
+/// Declares functions whose loops the compiler vectorises for the instruction set found at run time.
+///
+/// The body has to be inlined into the function that has the instruction set's target feature, which
+/// only `inline(always)` guarantees; a closure would leave it to chance.
+macro_rules! vectorised {
+    ($($(#[$doc:meta])* fn $name:ident<'a>($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+        $(#[$doc])*
+        pub fn $name<'a>(arch: Arch, $($arg: $type),*) -> $out {
+            struct Loop<'a> {
+                $($arg: $type),*
+            }
+            impl<'a> WithSimd for Loop<'a> {
+                type Output = $out;
+                #[inline(always)]
+                fn with_simd<S: Simd>(self, _: S) -> $out {
+                    let Loop { $($arg),* } = self;
+                    $body
+                }
+            }
+            arch.dispatch(Loop { $($arg),* })
+        }
+    )*};
+}
 
 /// Independent partial results of a reduction, so that it can be vectorised; fixed, so that the order
 /// of additions is the same on every machine.
@@ -36,108 +60,99 @@ pub fn exp_nonpositive(x: f32) -> f32 {
     if x < SMALLEST { 0.0 } else { p * power }
 }
 
-/// Largest value of a row; minus infinity for an empty one.
+/// Adds lane by lane, then the lanes, then the rest: the same order everywhere.
 #[inline(always)]
-fn max_lanes(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = if x > *lane { x } else { *lane };
-        }
-    }
-    let max = |a: f32, &b: &f32| if b > a { b } else { a };
-    rest.iter()
-        .fold(lanes.iter().fold(f32::NEG_INFINITY, max), max)
-}
-
-/// Adds up lane by lane, then the lanes, then the rest: the same order everywhere.
-#[inline(always)]
-fn sum_lanes(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+fn sum(row: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += term(x);
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().map(|&x| term(x)).sum::<f32>()
+    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
-/// Largest value of a row.
-pub fn max(arch: Arch, row: &[f32]) -> f32 {
-    arch.dispatch(|| max_lanes(row))
-}
+vectorised! {
+    /// Largest value of a row; minus infinity for an empty one.
+    fn max<'a>(row: &'a [f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        let mut max = f32::NEG_INFINITY;
+        for &x in lanes.iter().chain(rest) {
+            max = if x > max { x } else { max };
+        }
+        max
+    }
 
-/// Replaces the row by `exp(x - max)` and returns its sum; `max` is at least every value.
-pub fn exp_sum(arch: Arch, row: &mut [f32], max: f32) -> f32 {
-    arch.dispatch(|| {
+    /// Replaces the row by `exp(x - max)` and returns its sum; `max` is at least every value.
+    fn exp_sum<'a>(row: &'a mut [f32], max: f32) -> f32 {
         for x in row.iter_mut() {
             *x = exp_nonpositive(*x - max);
         }
-        sum_lanes(row, |x| x)
-    })
-}
+        sum(row)
+    }
 
-/// Sum of `exp(x - max)` over a row.
-pub fn sum_of_exp(arch: Arch, row: &[f32], max: f32) -> f32 {
-    arch.dispatch(|| sum_lanes(row, |x| exp_nonpositive(x - max)))
-}
-
-/// Multiplies a row by a number.
-pub fn scale(arch: Arch, row: &mut [f32], factor: f32) {
-    arch.dispatch(|| {
+    /// Multiplies a row by a number.
+    fn scale<'a>(row: &'a mut [f32], factor: f32) -> () {
         for x in row.iter_mut() {
             *x *= factor;
         }
-    });
-}
+    }
 
-/// `out = x / rms(x) * weight`.
-pub fn rms_norm(arch: Arch, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    arch.dispatch(|| {
-        let mean = sum_lanes(x, |x| x * x) / x.len() as f32;
+    /// `out = x / rms(x) * weight`.
+    fn rms_norm<'a>(x: &'a [f32], weight: &'a [f32], epsilon: f32, out: &'a mut [f32]) -> () {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x * x;
+        }
+        let mean = sum(out) / x.len() as f32;
         let factor = 1.0 / (mean + epsilon).sqrt();
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * factor * weight;
         }
-    });
-}
+    }
 
-/// `out = up * gate * sigmoid(gate)`.
-pub fn swiglu(arch: Arch, up: &[f32], gate: &[f32], out: &mut [f32]) {
-    arch.dispatch(|| {
+    /// `out = up * gate * sigmoid(gate)`.
+    fn swiglu<'a>(up: &'a [f32], gate: &'a [f32], out: &'a mut [f32]) -> () {
         for ((out, up), gate) in out.iter_mut().zip(up).zip(gate) {
             // exp of minus the magnitude never overflows; the two forms of the sigmoid are equal.
             let e = exp_nonpositive(-gate.abs());
             let sigmoid = if *gate >= 0.0 { 1.0 } else { e } / (1.0 + e);
             *out = up * gate * sigmoid;
         }
-    });
-}
+    }
 
-/// Half-split rotation of one row of `d` by `cos`, `sin` of `d/2`.
-pub fn rotate(arch: Arch, x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
-    arch.dispatch(|| {
+    /// Half-split rotation of one row of `d` by `cos`, `sin` of `d/2`.
+    fn rotate<'a>(x: &'a [f32], cos: &'a [f32], sin: &'a [f32], out: &'a mut [f32]) -> () {
         let half = cos.len();
         let (x_low, x_high) = x.split_at(half);
         let (out_low, out_high) = out.split_at_mut(half);
+        let (x_high, sin) = (&x_high[..half], &sin[..half]);
+        let out_high = &mut out_high[..half];
         for c in 0..half {
             out_low[c] = x_low[c] * cos[c] - x_high[c] * sin[c];
             out_high[c] = x_high[c] * cos[c] + x_low[c] * sin[c];
         }
-    });
+    }
+
+    /// bfloat16 to f32.
+    fn bf16_to_f32<'a>(values: &'a [bf16], out: &'a mut [f32]) -> () {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = f32::from_bits((value.to_bits() as u32) << 16);
+        }
+    }
 }
 
 /// Widens into the front of `buffer`.
 pub fn widen_bf16<'b>(values: &[bf16], buffer: &'b mut Vec<f32>) -> &'b [f32] {
     buffer.resize(values.len().max(buffer.len()), 0.0);
     let out = &mut buffer[..values.len()];
-    Arch::new().dispatch(|| {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = f32::from_bits((value.to_bits() as u32) << 16);
-        }
-    });
+    bf16_to_f32(Arch::new(), values, out);
     out
 }
 
@@ -171,11 +186,11 @@ mod tests {
     #[test]
     fn reductions_take_any_length() {
         for n in [0, 1, 15, 16, 17, 129] {
-            let row: Vec<f32> = (0..n).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+            let mut row: Vec<f32> = (0..n).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
             let expected = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(max(Arch::new(), &row), expected);
             let sum: f64 = row.iter().map(|&x| (x as f64 - 51.0).exp()).sum();
-            let got = sum_of_exp(Arch::new(), &row, 51.0) as f64;
+            let got = exp_sum(Arch::new(), &mut row, 51.0) as f64;
             assert!((got - sum).abs() <= 1e-6 * sum + 1e-38, "{n}: {got} {sum}");
         }
     }
