@@ -69,8 +69,15 @@ impl Method {
     /// # Errors
     /// When the windows do not fit the model's layers, or the frequency method refuses its options.
     pub fn plan(&self, model: &Model, length: Length) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
+        let windows = self.window.layers.sizes(model.layers)?;
+        if self.sinks > 0 && windows.iter().all(Option::is_none) {
+            return Err(PlanError::SinksWithoutWindow { sinks: self.sinks });
+        }
+        if self.window.alpha == Alpha::PerLayer && windows.iter().all(Option::is_none) {
+            return Err(PlanError::AlphaWithoutWindow);
+        }
         let mut plans: Vec<Arc<LayerPlan>> = Vec::with_capacity(model.layers);
-        for window in self.window.layers.sizes(model.layers)? {
+        for window in windows {
             let plan = self.layer_plan(&model.rope, length, window)?;
             let known = plans.iter().find(|known| ***known == plan).cloned();
             plans.push(known.unwrap_or_else(|| Arc::new(plan)));
@@ -146,6 +153,19 @@ pub enum PlanError {
         /// Layers of the model.
         layers: usize,
     },
+    /// Sinks keep tokens visible outside a window, and no layer has one.
+    #[error(
+        "sinks = {sinks}, but no layer has a window, so all tokens are visible; give a window too, or remove sinks"
+    )]
+    SinksWithoutWindow {
+        /// The config's sinks.
+        sinks: usize,
+    },
+    /// Per-layer frequencies follow the windows, and no layer has one.
+    #[error(
+        "window.alpha = \"per_layer\", but no layer has a window; give windows, or remove alpha"
+    )]
+    AlphaWithoutWindow,
     /// The frequency method refused.
     #[error(transparent)]
     Rope(#[from] RopeError),

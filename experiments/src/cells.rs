@@ -5,7 +5,7 @@
 //! of the plan at the pass's length: then causality makes the losses equal.
 
 use anyhow::{Context, Result, bail, ensure};
-use longspan_attention::Method;
+use longspan_attention::{Method, Model};
 use longspan_data::{Corpus, Tokenizer};
 use longspan_model::Qwen;
 use longspan_rope::Length;
@@ -44,8 +44,13 @@ pub struct Pass {
 /// Reads as much of the corpus as the protocols need.
 ///
 /// # Errors
-/// A broken corpus; no text; too little of it for the longest length.
-pub fn read_tokens(config: &RunConfig, tokenizer: &Tokenizer) -> Result<TokenStream> {
+/// A broken corpus; no text; too little of it for the longest length; an id outside the model's
+/// vocabulary.
+pub fn read_tokens(
+    config: &RunConfig,
+    tokenizer: &Tokenizer,
+    vocabulary: usize,
+) -> Result<TokenStream> {
     let (data, perplexity) = (&config.data, &config.perplexity);
     let corpus = Corpus::open(&data.path, &data.text_field)?;
     let protocols = perplexity.protocol.list();
@@ -60,12 +65,21 @@ pub fn read_tokens(config: &RunConfig, tokenizer: &Tokenizer) -> Result<TokenStr
         {
             break;
         }
-        let ids = tokenizer.encode(&document?.text);
+        let document = document?;
+        let ids = tokenizer.encode(&document.text);
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+            bail!(
+                "{}: token id {id} is outside the model's vocabulary of {vocabulary}; the vocabulary \
+                 file has {} tokens and is another model's",
+                document.source,
+                tokenizer.vocab_size()
+            );
+        }
         documents += 1;
         longest_document = longest_document.max(ids.len());
         if ids.len() >= longest {
             fed_by_document += longest;
-        } else if !concatenated {
+        } else if !concatenated || stream.ids.len() >= perplexity.max_tokens {
             continue;
         }
         stream.document_start.push(stream.ids.len());
@@ -124,7 +138,7 @@ pub fn pass_length(config: &RunConfig, n: usize) -> Length {
 ///
 /// # Errors
 /// A method that does not fit the model.
-pub fn passes(config: &RunConfig, model: &Qwen, cells: &[Cell]) -> Result<Vec<Pass>> {
+pub fn passes(config: &RunConfig, model: &Model, cells: &[Cell]) -> Result<Vec<Pass>> {
     let mut order: Vec<usize> = (0..cells.len()).collect();
     order.sort_by_key(|&index| (cells[index].method, usize::MAX - cells[index].length));
     let mut passes: Vec<Pass> = Vec::new();
@@ -163,16 +177,17 @@ pub fn passes(config: &RunConfig, model: &Qwen, cells: &[Cell]) -> Result<Vec<Pa
 
 type Plans = Vec<std::sync::Arc<longspan_attention::LayerPlan>>;
 
-fn plans(model: &Qwen, method: &Method, length: Length) -> Result<Plans> {
-    model
-        .layer_plans(method, length)
+/// The plans of a method; what it refuses is reported under its name.
+pub fn plans(model: &Model, method: &Method, length: Length) -> Result<Plans> {
+    method
+        .plan(model, length)
         .with_context(|| format!("method \"{}\"", method.name))
 }
 
 /// Whether a pass over `long` tokens yields the losses of one over `short`.
 fn serves(
     config: &RunConfig,
-    model: &Qwen,
+    model: &Model,
     method: &Method,
     long: usize,
     short: usize,
@@ -209,7 +224,7 @@ fn digest(identity: &Value) -> String {
 }
 
 /// Digest of the tokens of windows of `length`, and of which of them are scored.
-pub fn data_digest<'a>(
+fn data_digest<'a>(
     stream: &TokenStream,
     length: usize,
     windows: impl Iterator<Item = (usize, Option<&'a std::ops::Range<usize>>)>,
@@ -238,11 +253,19 @@ impl Cell {
         )
     }
 
-    /// Digest of all that determines the cell's number.
-    pub fn key(&self, config: &RunConfig, model: &Qwen, stream: &TokenStream) -> String {
+    /// Digest of all that determines the cell's number, down to the last bit: the length of the pass it
+    /// is taken from can change the rounding.
+    pub fn key(
+        &self,
+        config: &RunConfig,
+        model: &Qwen,
+        stream: &TokenStream,
+        pass_length: usize,
+    ) -> String {
         digest(&json!({
             "model": model_identity(config, model, self.method),
             "length": self.length,
+            "pass_length": pass_length,
             "protocol": self.protocol,
             "data": self.data_digest(stream),
             "groups": self.windows.iter().map(|window| window.group).collect::<Vec<_>>(),

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
 use longspan_attention::Method;
-use longspan_data::Tokenizer;
-use longspan_model::{Checkpoint, Qwen, Shape, WeightType, write_random_checkpoint};
+use longspan_model::WeightType;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::Protocol;
@@ -234,6 +232,12 @@ impl RunConfig {
         }
         if let Some(prefill) = perplexity.prefill {
             ensure!(prefill > 0, "perplexity.prefill = 0; give 1 or more");
+            let mut methods = self.methods.iter();
+            ensure!(
+                methods.any(|method| method.rope.options.contains_key("freeze")),
+                "perplexity.prefill = {prefill} is for methods with freeze = \"prefill\", and none has it; \
+                 remove it"
+            );
         }
         Ok(())
     }
@@ -306,58 +310,41 @@ fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
     Ok(())
 }
 
-/// Loads the model that a config or a command line names; `builtin:random` is made on the spot.
-///
-/// # Errors
-/// Whatever is wrong with the folder.
-pub fn load_model(path: &str, dtype: Option<WeightType>) -> Result<Qwen> {
-    let device = Device::flex();
-    match path.strip_prefix("builtin:") {
-        Some("random") => {
-            let folder = tempfile::tempdir().context("a temporary folder for builtin:random")?;
-            let config = Shape::Micro.config();
-            write_random_checkpoint(folder.path(), &config, WeightType::F32, 0, usize::MAX)?;
-            Ok(Qwen::load(folder.path(), dtype, &device)?)
+/// The first key in which two configs differ, with both values.
+pub fn difference(at: &str, found: &toml::Value, asked: &toml::Value) -> Option<String> {
+    let name = |key: &str| match at {
+        "" => key.to_owned(),
+        _ => format!("{at}.{key}"),
+    };
+    match (found, asked) {
+        (toml::Value::Table(a), toml::Value::Table(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.filter_map(|key| match (a.get(key), b.get(key)) {
+                (Some(a), Some(b)) => difference(&name(key), a, b),
+                (Some(a), None) => Some(format!("{} is {a} there, not given now", name(key))),
+                (_, Some(b)) => Some(format!("{} is not given there, {b} now", name(key))),
+                (None, None) => None,
+            })
+            .next()
         }
-        Some(other) => bail!("model path builtin:{other} is not known; there is builtin:random"),
-        None => {
-            ensure!(
-                Path::new(path).is_dir(),
-                "{path}: no such folder; model.path names a Hugging Face folder with config.json and safetensors"
-            );
-            let checkpoint = Checkpoint::open(Path::new(path))?;
-            for field in &checkpoint.unknown_fields {
-                eprintln!("warning: {path}/config.json: field {field} is not known and is ignored");
-            }
-            Ok(Qwen::from_checkpoint(checkpoint, dtype, &device)?)
+        (toml::Value::Array(a), toml::Value::Array(b))
+            if a.len() == b.len() && a.iter().any(toml::Value::is_table) =>
+        {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs
+                .filter_map(|(i, (a, b))| difference(&name(&i.to_string()), a, b))
+                .next()
         }
-    }
-}
-
-/// The vocabulary of a model: the file named, or the one `.tiktoken` file in its folder.
-///
-/// # Errors
-/// No file, several, or a broken one.
-pub fn load_tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
-    if let Some(file) = file {
-        return Ok(Tokenizer::from_file(file)?);
-    }
-    if model == "builtin:random" {
-        return Ok(Tokenizer::bytes());
-    }
-    let mut found: Vec<PathBuf> = std::fs::read_dir(model)
-        .with_context(|| model.to_owned())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "tiktoken"))
-        .collect();
-    found.sort();
-    match found.as_slice() {
-        [file] => Ok(Tokenizer::from_file(file)?),
-        [] => bail!("{model}: no .tiktoken file; put qwen.tiktoken there or name one (tokenizer)"),
-        [a, b, ..] => bail!(
-            "{} and {}: two vocabularies; name one (tokenizer)",
-            a.display(),
-            b.display()
-        ),
+        (toml::Value::Array(a), toml::Value::Array(b))
+            if a != b && a.iter().chain(b).any(toml::Value::is_table) =>
+        {
+            Some(format!(
+                "{at} has {} entries there, {} now",
+                a.len(),
+                b.len()
+            ))
+        }
+        _ if found == asked => None,
+        _ => Some(format!("{at} is {found} there, {asked} now")),
     }
 }

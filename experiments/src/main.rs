@@ -3,6 +3,7 @@
 mod cells;
 mod config;
 mod list;
+mod open;
 mod plot;
 mod protocol;
 mod records;
@@ -11,6 +12,7 @@ mod run;
 mod score;
 mod tokenize;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -96,18 +98,18 @@ Examples:
     RandomCheckpoint {
         /// Folder to write
         dir: PathBuf,
-        /// Size of the model
+        /// Size of the model: micro, qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
         #[arg(long, value_parser = shape)]
         shape: Shape,
-        /// Type of the stored weights
+        /// Type of the stored weights: f32, bf16 or f16
         #[arg(long, default_value = "bf16", value_parser = weight_type)]
         dtype: WeightType,
         /// Seed of the weights
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// Rows of the embedding and head, instead of the shape's own
-        #[arg(long)]
-        vocab_size: Option<usize>,
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+        vocab_size: Option<u32>,
         /// Vocabulary file to copy into the folder
         #[arg(long, value_name = "FILE")]
         tokenizer: Option<PathBuf>,
@@ -153,15 +155,29 @@ fn execute(command: Command) -> Result<()> {
             vocab_size,
             tokenizer,
         } => {
-            let mut config = shape.config();
-            config.vocab_size = vocab_size.unwrap_or(config.vocab_size);
-            longspan_model::write_random_checkpoint(&dir, &config, dtype, seed, SHARD_BYTES)?;
-            if let Some(file) = tokenizer {
-                let to = dir.join("qwen.tiktoken");
-                std::fs::copy(&file, &to)
-                    .map_err(|e| anyhow::anyhow!("{} to {}: {e}", file.display(), to.display()))?;
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name == "config.json" || name.contains(".safetensors") {
+                    anyhow::bail!(
+                        "{}: there is a checkpoint here ({name}); give another folder",
+                        dir.display()
+                    );
+                }
             }
-            eprintln!("wrote {}", dir.display());
+            let mut config = shape.config();
+            config.vocab_size = vocab_size.map_or(config.vocab_size, |size| size as usize);
+            let vocabulary = match tokenizer {
+                Some(file) => {
+                    longspan_data::Tokenizer::from_file(&file)?;
+                    Some(std::fs::read(file)?)
+                }
+                None => None,
+            };
+            longspan_model::write_random_checkpoint(&dir, &config, dtype, seed, SHARD_BYTES)?;
+            if let Some(bytes) = vocabulary {
+                records::write_whole(&dir.join("qwen.tiktoken"), &bytes)?;
+            }
+            tell(&format!("wrote {}", dir.display()));
             Ok(())
         }
     }
@@ -172,10 +188,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tell(&format!("error: {error:#}"));
             ExitCode::from(2)
         }
     }
+}
+
+/// A line on standard error; when nobody reads it, the work goes on.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Whether the reader of our output went away, as `head` does: no error of ours.

@@ -19,7 +19,7 @@ pub enum Protocol {
     /// The first `n` tokens of each document; all scored (what the YaRN repository's eval.sh runs).
     Truncate,
     /// A window every `stride` tokens inside a document; only newly exposed tokens scored (YaRN's
-    /// eval/perplexity.py, arXiv 2309.00071).
+    /// eval/perplexity.py, arXiv 2309.00071). A rest shorter than the stride is left out.
     Sliding,
     /// The last `n` tokens of each document; the same last `k` scored at every length (rerope's
     /// eval_loss.py).
@@ -126,7 +126,10 @@ impl Protocol {
             ),
             Protocol::Sliding => (
                 filter,
-                format!("a window of n tokens every {}", config.stride()),
+                format!(
+                    "a window of n tokens every {}, as many of each",
+                    config.stride()
+                ),
                 "the first window whole, then the newly exposed tokens".to_owned(),
             ),
             Protocol::LastK => (
@@ -148,8 +151,14 @@ impl Protocol {
     /// The windows of one cell.
     pub fn windows(self, stream: &TokenStream, config: &PerplexityConfig, n: usize) -> Vec<Window> {
         let longest = config.longest();
-        let at_most = config.max_tokens / n;
-        let whole = |start: usize, group: usize| Window {
+        // As many documents at every length as fit the budget at the longest.
+        let documents: Vec<(usize, Range<usize>)> = (0..stream.document_start.len())
+            .map(|index| stream.document(index))
+            .filter(|document| document.len() >= longest)
+            .take(config.max_tokens / longest)
+            .enumerate()
+            .collect();
+        let whole = move |start: usize, group: usize| Window {
             start,
             scored: 1..n,
             group,
@@ -167,42 +176,36 @@ impl Protocol {
                     })
                     .collect()
             }
-            Protocol::Truncate | Protocol::LastK => {
-                // As many documents at every length as fit the budget at the longest.
-                let documents = 0..stream.document_start.len();
-                documents
-                    .map(|index| (index, stream.document(index)))
-                    .filter(|(_, document)| document.len() >= longest)
-                    .take(config.max_tokens / longest)
-                    .map(|(index, document)| match self {
-                        Protocol::LastK => Window {
-                            start: document.end - n,
-                            scored: n - config.last()..n,
-                            group: index,
-                        },
-                        _ => whole(document.start, index),
-                    })
-                    .collect()
-            }
+            Protocol::Truncate => documents
+                .iter()
+                .map(|&(k, ref d)| whole(d.start, k))
+                .collect(),
+            Protocol::LastK => documents
+                .iter()
+                .map(|&(group, ref document)| Window {
+                    start: document.end - n,
+                    scored: n - config.last()..n,
+                    group,
+                })
+                .collect(),
             Protocol::Sliding => {
                 let stride = config.stride();
-                let documents = 0..stream.document_start.len();
-                documents
-                    .map(|index| (index, stream.document(index)))
-                    .filter(|(_, document)| document.len() >= longest)
-                    .flat_map(|(index, document)| {
-                        let starts = (document.start..=document.end - n).step_by(stride);
-                        starts.enumerate().map(move |(k, start)| match k {
-                            0 => whole(start, index),
+                let share = (config.max_tokens / n / documents.len().max(1)).max(1);
+                let windows = documents.into_iter().flat_map(|(group, document)| {
+                    let starts = (document.start..=document.end - n).step_by(stride);
+                    starts
+                        .take(share)
+                        .enumerate()
+                        .map(move |(k, start)| match k {
+                            0 => whole(start, group),
                             _ => Window {
                                 start,
                                 scored: n - stride.min(n - 1)..n,
-                                group: index,
+                                group,
                             },
                         })
-                    })
-                    .take(at_most)
-                    .collect()
+                });
+                windows.collect()
             }
         }
     }
@@ -232,6 +235,16 @@ pub enum SeOver {
     Tokens,
 }
 
+impl SeOver {
+    /// Name in records and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            SeOver::Groups => "groups",
+            SeOver::Tokens => "tokens",
+        }
+    }
+}
+
 /// Averages the losses of a cell; `nll[w]` holds the losses of positions `1..` of window `w`.
 pub fn score(average: Average, windows: &[Window], nll: &[&[f32]]) -> Score {
     // (group, sum, weight) of each window: with weights 1 and window means, the same formulas give the
@@ -254,7 +267,7 @@ pub fn score(average: Average, windows: &[Window], nll: &[&[f32]]) -> Score {
 
     // Residuals summed within groups, so that what is shared inside a group counts once.
     let mut residuals: Vec<(usize, f64)> = Vec::new();
-    for (group, sum, count) in parts {
+    for &(group, sum, count) in &parts {
         let residual = sum - mean * count;
         match residuals.last_mut() {
             Some(last) if last.0 == group => last.1 += residual,
@@ -273,6 +286,7 @@ pub fn score(average: Average, windows: &[Window], nll: &[&[f32]]) -> Score {
             se_over: SeOver::Groups,
         };
     }
+    // One group: the variance of single losses, carried through the weights of the average.
     let tokens: Vec<f64> = windows
         .iter()
         .zip(nll)
@@ -280,11 +294,16 @@ pub fn score(average: Average, windows: &[Window], nll: &[&[f32]]) -> Score {
         .map(|&x| x as f64)
         .collect();
     let token_mean = tokens.iter().sum::<f64>() / tokens.len() as f64;
-    let variance = tokens.iter().map(|x| (x - token_mean).powi(2)).sum::<f64>()
-        / (tokens.len().max(2) - 1) as f64;
+    let variance =
+        tokens.iter().map(|x| (x - token_mean).powi(2)).sum::<f64>() / (tokens.len() as f64 - 1.0);
+    let spread: f64 = parts
+        .iter()
+        .zip(windows)
+        .map(|(part, window)| (part.2 / weight).powi(2) / window.scored.len() as f64)
+        .sum();
     Score {
         nll: mean,
-        nll_se: (variance / tokens.len() as f64).sqrt(),
+        nll_se: (variance * spread).sqrt(),
         scored,
         se_over: SeOver::Tokens,
     }
@@ -354,7 +373,7 @@ mod tests {
         let longer = Protocol::LastK.windows(&stream(), &config, 20);
         assert_eq!(target(&last[0]), target(&longer[0])); // the same tokens at every length
         let sliding = Protocol::Sliding.windows(&stream(), &config, 20);
-        assert_eq!(starts(&sliding), [7, 10, 13, 16, 37]);
+        assert_eq!(starts(&sliding), [7, 10, 37]); // 100 tokens: 5 windows, 2 for each document
         assert_eq!(sliding[0].scored, 1..20);
         assert_eq!(sliding[1].scored, 17..20); // exactly the three new ones
     }
@@ -377,5 +396,11 @@ mod tests {
         let one = score(Average::Tokens, &windows[..1], &nll[..1]);
         assert_eq!((one.nll, one.se_over), (2.0, SeOver::Tokens));
         assert!((one.nll_se - (1.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        // One document: windows of 3 and 1 tokens with losses 1, 2, 3 and 6, variance 14 / 3.
+        let same = windows.map(|window| Window { group: 0, ..window });
+        let one = score(Average::Windows, &same, &nll);
+        let expected = (14.0f64 / 3.0 * (0.25 / 3.0 + 0.25)).sqrt();
+        assert_eq!((one.nll, one.se_over), (4.0, SeOver::Tokens));
+        assert!((one.nll_se - expected).abs() < 1e-12);
     }
 }

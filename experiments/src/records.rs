@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::RunConfig;
+use crate::config::{self, RunConfig};
 use crate::protocol::{Average, Protocol, SeOver, TokenStream};
 
 /// One line of `records.jsonl`: a cell's number and all that identifies it.
@@ -111,13 +111,15 @@ impl RunFolder {
                 return Err(error).with_context(|| records_path.display().to_string());
             }
         }
-        if config_path.exists() {
+        let records = read_records(&records_path, &mut file)?;
+        let asked = toml::Value::try_from(config)?;
+        // A folder without a record belongs to nobody yet.
+        if config_path.exists() && !records.is_empty() {
             let text = std::fs::read_to_string(&config_path)
                 .with_context(|| config_path.display().to_string())?;
             let found: toml::Value =
                 toml::from_str(&text).with_context(|| config_path.display().to_string())?;
-            let asked = toml::Value::try_from(config)?;
-            if let Some(difference) = difference("", &found, &asked) {
+            if let Some(difference) = config::difference("", &found, &asked) {
                 bail!(
                     "run folder {} belongs to another config: {difference}; give another --out, or \
                      delete the folder",
@@ -125,9 +127,8 @@ impl RunFolder {
                 );
             }
         } else {
-            write_whole(&config_path, toml::to_string(config)?.as_bytes())?;
+            write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
         }
-        let records = read_records(&records_path, &mut file)?;
         Ok(RunFolder {
             dir: dir.to_owned(),
             file,
@@ -135,9 +136,11 @@ impl RunFolder {
         })
     }
 
-    /// Whether a cell has its number.
-    pub fn has(&self, key: &str) -> bool {
-        self.records.iter().any(|record| record.key == key)
+    /// Whether a cell has its number under a method's name. Two names with the same settings share a
+    /// key, and each has its row.
+    pub fn has(&self, key: &str, method: &str) -> bool {
+        let mut records = self.records.iter();
+        records.any(|record| record.key == key && record.method == method)
     }
 
     /// Appends a record and waits until it is on disk.
@@ -249,12 +252,19 @@ pub struct PassLosses {
     pub peak_bytes: usize,
 }
 
+/// The name under which a file is written until it is whole.
+pub fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}
+
 /// Writes beside the file and renames, so that nobody ever sees half of it.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_extension("partial");
+    let beside = partial(path);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&beside)?;
         file.write_all(bytes)?;
@@ -281,11 +291,11 @@ fn read_records(path: &Path, file: &mut File) -> Result<Vec<Record>> {
     let (records, whole) = read_lines(path, file)?;
     let length = file.metadata()?.len();
     if whole < length {
-        eprintln!(
+        crate::tell(&format!(
             "warning: {}: the last line is cut short ({} bytes); dropped, its cell is computed again",
             path.display(),
             length - whole
-        );
+        ));
         file.set_len(whole)
             .and_then(|()| file.sync_data())
             .with_context(|| path.display().to_string())?;
@@ -318,43 +328,4 @@ fn read_lines(path: &Path, file: &mut File) -> Result<(Vec<Record>, u64)> {
         records.push(record);
     }
     Ok((records, whole as u64))
-}
-
-/// The first key in which two configs differ, with both values.
-fn difference(at: &str, found: &toml::Value, asked: &toml::Value) -> Option<String> {
-    let name = |key: &str| match at {
-        "" => key.to_owned(),
-        _ => format!("{at}.{key}"),
-    };
-    match (found, asked) {
-        (toml::Value::Table(a), toml::Value::Table(b)) => {
-            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
-            keys.filter_map(|key| match (a.get(key), b.get(key)) {
-                (Some(a), Some(b)) => difference(&name(key), a, b),
-                (Some(a), None) => Some(format!("{} is {a} there, not given now", name(key))),
-                (_, Some(b)) => Some(format!("{} is not given there, {b} now", name(key))),
-                (None, None) => None,
-            })
-            .next()
-        }
-        (toml::Value::Array(a), toml::Value::Array(b))
-            if a.len() == b.len() && a.iter().any(toml::Value::is_table) =>
-        {
-            let pairs = a.iter().zip(b).enumerate();
-            pairs
-                .filter_map(|(i, (a, b))| difference(&name(&i.to_string()), a, b))
-                .next()
-        }
-        (toml::Value::Array(a), toml::Value::Array(b))
-            if a != b && a.iter().chain(b).any(toml::Value::is_table) =>
-        {
-            Some(format!(
-                "{at} has {} entries there, {} now",
-                a.len(),
-                b.len()
-            ))
-        }
-        _ if found == asked => None,
-        _ => Some(format!("{at} is {found} there, {asked} now")),
-    }
 }

@@ -58,7 +58,8 @@ fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
 
 impl Table<'_> {
     fn record(&self, method: &str, length: usize) -> Option<&Record> {
-        let mut records = self.records.iter();
+        // The last one: should the checkpoint at the path have changed, it is the newest.
+        let mut records = self.records.iter().rev();
         records
             .find(|record| record.method == method && record.length == length)
             .copied()
@@ -112,16 +113,23 @@ impl Table<'_> {
     }
 }
 
-/// A perplexity with its standard error, as precise as the error allows to read.
+/// A perplexity with its standard error; a star marks an error over tokens, which is too small.
 fn number(record: &Record) -> String {
-    let (Some(perplexity), Some(se)) = (record.perplexity, record.nll_se) else {
+    let Some(perplexity) = record.perplexity else {
         return "not finite".to_owned();
     };
+    let Some(se) = record.nll_se else {
+        return format!("{perplexity:.3}");
+    };
     let error = perplexity * se;
+    let star = match record.se_over {
+        SeOver::Groups => "",
+        SeOver::Tokens => "*",
+    };
     match perplexity {
-        p if p >= 1e6 => format!("{p:.2e} ±{error:.0e}"),
-        p if p >= 100.0 => format!("{p:.1} ±{error:.1}"),
-        p => format!("{p:.3} ±{error:.3}"),
+        p if p >= 1e6 => format!("{p:.2e} ±{error:.0e}{star}"),
+        p if p >= 100.0 => format!("{p:.1} ±{error:.1}{star}"),
+        p => format!("{p:.3} ±{error:.3}{star}"),
     }
 }
 
@@ -140,36 +148,39 @@ pub fn one_line(record: &Record) -> String {
 
 /// Writes `table.md`, `table.csv` and the figures, and prints the tables.
 pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
-    let Some(first) = records.first() else {
+    let Some(newest) = records.last() else {
         return Ok(());
     };
     let tables = tables(records, config);
     let mut text = format!(
         "# Perplexity by context length\n\n- model: {} ({}, trained at {} tokens, checkpoint {})\n- data: {}\n",
-        first.model,
-        first.dtype,
-        first.trained_length,
-        &first.checkpoint[..12],
-        first.data
+        newest.model,
+        newest.dtype,
+        newest.trained_length,
+        newest.checkpoint.get(..12).unwrap_or(&newest.checkpoint),
+        newest.data
     );
-    if first.model == "builtin:random" {
+    if newest.model == "builtin:random" {
         text.push_str(
             "- note: builtin:random is a generated checkpoint with random weights: its numbers show \
              that everything runs, not which method helps\n",
         );
     }
     for table in &tables {
-        let errors = match table.records.first().map(|record| record.se_over) {
-            Some(SeOver::Tokens) => "over tokens, for want of several windows",
-            _ if table.protocol.by_document() => "over documents",
-            _ => "over windows",
+        let unit = match table.protocol.by_document() {
+            true => "document",
+            false => "window",
+        };
+        let markdown = table.markdown();
+        let starred = match markdown.contains('*') {
+            true => format!(" (*: over tokens, since there is one {unit}: too small)"),
+            false => String::new(),
         };
         write!(
             text,
-            "\n## {}\n\n{}; ± is one standard error, {errors}\n\n{}",
+            "\n## {}\n\n{}; ± is one standard error over {unit}s{starred}\n\n{markdown}",
             table.protocol.name(),
             table.detail,
-            table.markdown()
         )?;
     }
     write_whole(&dir.join("table.md"), text.as_bytes())?;
@@ -179,7 +190,7 @@ pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
             0 => "ppl".to_owned(),
             _ => format!("ppl-{}", table.protocol.name()),
         };
-        draw(dir, &stem, table, first)?;
+        draw(dir, &stem, table, newest)?;
     }
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "{text}")?;
@@ -187,7 +198,7 @@ pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
     Ok(())
 }
 
-fn draw(dir: &Path, stem: &str, table: &Table, first: &Record) -> Result<()> {
+fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
     let point = |record: &Record| {
         Some((
             record.length,
@@ -208,20 +219,24 @@ fn draw(dir: &Path, stem: &str, table: &Table, first: &Record) -> Result<()> {
         })
         .collect();
     if curves.iter().all(|curve| curve.points.is_empty()) {
-        eprintln!(
+        crate::tell(&format!(
             "warning: no finite perplexity under {}: no figure",
             table.protocol.name()
-        );
+        ));
         return Ok(());
     }
     let figure = PplFigure {
-        title: format!("{} on {}", file_name(&first.model), file_name(&first.data)),
+        title: format!(
+            "{} on {}",
+            file_name(&newest.model),
+            file_name(&newest.data)
+        ),
         subtitle: format!(
             "protocol {}, {} weights",
             table.protocol.name(),
-            first.dtype
+            newest.dtype
         ),
-        trained: first.trained_length,
+        trained: newest.trained_length,
         curves,
     };
     let path = |extension: &str| dir.join(stem).with_extension(extension);
@@ -244,6 +259,7 @@ fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
         "perplexity",
         "nll",
         "nll_se",
+        "se_over",
         "windows",
         "fed",
         "scored",
@@ -267,6 +283,7 @@ fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
                     optional(record.perplexity),
                     optional(record.nll),
                     optional(record.nll_se),
+                    record.se_over.name().to_owned(),
                     record.windows.to_string(),
                     record.fed.to_string(),
                     record.scored.to_string(),

@@ -9,7 +9,8 @@ use longspan_model::Qwen;
 
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
-use crate::config::{self, RunConfig};
+use crate::config::RunConfig;
+use crate::open;
 use crate::protocol::{self, TokenStream};
 use crate::records::{PassLosses, Record, RunFolder};
 use crate::report;
@@ -20,38 +21,39 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     let out = out.unwrap_or_else(|| {
         Path::new("runs").join(path.file_stem().unwrap_or_else(|| "run".as_ref()))
     });
-    let tokenizer = config::load_tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
-    let stream = cells::read_tokens(&config, &tokenizer)?;
+    let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
+    let checkpoint = open::checkpoint(&config.model.path)?;
+    let stream = cells::read_tokens(&config, &tokenizer, checkpoint.config.vocab_size)?;
     let cells = cells::cells(&config, &stream);
+    let passes = cells::passes(&config, &checkpoint.config.geometry(), &cells)?;
     let mut folder = RunFolder::open(&out, &config)?;
-    let model = config::load_model(&config.model.path, config.model.dtype)?;
-    let passes = cells::passes(&config, &model, &cells)?;
+    let model = open::model(checkpoint, config.model.dtype)?;
 
-    let keys: Vec<String> = cells
-        .iter()
-        .map(|cell| cell.key(&config, &model, &stream))
-        .collect();
+    let mut keys = vec![String::new(); cells.len()];
+    for pass in &passes {
+        for &cell in &pass.cells {
+            keys[cell] = cells[cell].key(&config, &model, &stream, pass.length);
+        }
+    }
+    let name = |cell: usize| config.methods[cells[cell].method].name.as_str();
     let missing = |folder: &RunFolder, pass: &Pass| {
         let cells = pass.cells.iter().copied();
         cells
-            .filter(|&cell| !folder.has(&keys[cell]))
+            .filter(|&cell| !folder.has(&keys[cell], name(cell)))
             .collect::<Vec<_>>()
     };
     let todo: Vec<&Pass> = passes
         .iter()
         .filter(|pass| !missing(&folder, pass).is_empty())
         .collect();
-    let done = cells.len()
-        - todo
-            .iter()
-            .map(|pass| missing(&folder, pass).len())
-            .sum::<usize>();
-    if done > 0 {
-        eprintln!(
-            "{done} of {} cells are in {} already",
+    let to_compute: usize = todo.iter().map(|pass| missing(&folder, pass).len()).sum();
+    if to_compute < cells.len() {
+        crate::tell(&format!(
+            "{} of {} cells are in {} already",
+            cells.len() - to_compute,
             cells.len(),
             out.display()
-        );
+        ));
     }
 
     let bar = progress_bar(&todo, &model);
@@ -60,7 +62,10 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
         bar.set_message(format!("{name}, {} tokens", pass.length));
         let key = pass.key(&config, &model, &stream);
         let losses = match folder.read_nll(&key, pass.starts.len(), pass.length) {
-            Some(losses) => losses,
+            Some(losses) => {
+                bar.inc(pass.starts.len() as u64 * cost(&model, pass.length));
+                losses
+            }
             None => {
                 let losses = execute(&config, &model, &stream, pass, &bar)
                     .with_context(|| format!("method \"{name}\", {} tokens", pass.length))?;
@@ -79,14 +84,16 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             };
             let record = record(&identity, &cells[index], pass, &losses);
             if bar.is_hidden() {
-                eprintln!("{}", report::one_line(&record));
+                crate::tell(&format!("{}", report::one_line(&record)));
             }
             folder.append(record)?;
         }
     }
     bar.finish_and_clear();
-    report::write(&out, &folder.records, &config)?;
-    Ok(())
+    // The folder may hold records of a checkpoint or a text that stood at the same path before.
+    let mut records = folder.records;
+    records.retain(|record| keys.contains(&record.key));
+    report::write(&out, &records, &config)
 }
 
 /// Relative cost of a window of `n` tokens, for the ETA: multiply-adds of weights and of attention.

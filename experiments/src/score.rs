@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
-use longspan_data::Corpus;
+use longspan_data::{Corpus, Tokenizer};
 use longspan_model::WeightType;
 use longspan_rope::Length;
 use serde::{Deserialize, Serialize};
 
-use crate::{config, tokenize};
+use crate::{cells, config, open, records, tokenize};
 
 /// Options of `score`.
 #[derive(clap::Args)]
-#[group(id = "input", required = true, multiple = false, args = ["tokens", "text"])]
 pub struct Args {
     /// Hugging Face folder
     #[arg(long, value_name = "DIR")]
@@ -27,10 +26,15 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
     /// One JSON array of token ids a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_unless_present = "text")]
     tokens: Option<PathBuf>,
     /// Text: a file, folder or glob, as data.path of a run config
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "tokens",
+        required_unless_present = "tokens"
+    )]
     text: Option<String>,
     /// Type in which weights are held [default: as stored]
     #[arg(long, value_parser = crate::weight_type)]
@@ -58,67 +62,116 @@ struct Line<'a> {
     nll: Vec<f32>,
 }
 
+/// Where token ids come from; read anew for every method, so that inputs are never all in memory.
+enum Inputs {
+    Ids(PathBuf),
+    Text(Corpus, Tokenizer),
+}
+
+/// Where an input stands, and its ids.
+type Input = Result<(String, Vec<u32>)>;
+
+impl Inputs {
+    fn open(args: &Args) -> Result<Self> {
+        match (&args.tokens, &args.text) {
+            (Some(file), _) => Ok(Inputs::Ids(file.clone())),
+            (None, Some(text)) => {
+                let tokenizer = match &args.tokenizer {
+                    Some(file) => tokenize::open(file)?,
+                    None => open::tokenizer(&args.model, None)?,
+                };
+                Ok(Inputs::Text(Corpus::open(text, "text")?, tokenizer))
+            }
+            (None, None) => bail!("give --tokens or --text"),
+        }
+    }
+
+    fn iter(&self) -> Result<Box<dyn Iterator<Item = Input> + '_>> {
+        match self {
+            Inputs::Ids(path) => {
+                let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+                let lines = BufReader::new(file).lines().enumerate();
+                let ids = lines.map(|(number, line)| {
+                    let at = format!("{}:{}", path.display(), number + 1);
+                    let line = line.with_context(|| at.clone())?;
+                    let ids = serde_json::from_str(&line)
+                        .with_context(|| format!("{at}: not a JSON array of token ids"))?;
+                    Ok((at, ids))
+                });
+                Ok(Box::new(ids))
+            }
+            Inputs::Text(corpus, tokenizer) => Ok(Box::new(corpus.documents().map(|document| {
+                let document = document?;
+                Ok((document.source, tokenizer.encode(&document.text)))
+            }))),
+        }
+    }
+}
+
 /// Writes a line for each method and input.
 pub fn score(args: &Args) -> Result<()> {
     let methods = read_methods(&args.methods, args.method.as_deref())?;
-    let inputs = match (&args.tokens, &args.text) {
-        (Some(file), _) => read_ids(file)?,
-        (None, Some(text)) => {
-            let tokenizer = match &args.tokenizer {
-                Some(file) => tokenize::open(file)?,
-                None => config::load_tokenizer(&args.model, None)?,
-            };
-            let corpus = Corpus::open(text, "text")?;
-            corpus
-                .documents()
-                .map(|document| Ok(tokenizer.encode(&document?.text)))
-                .collect::<Result<Vec<_>>>()?
-        }
-        (None, None) => bail!("give --tokens or --text"),
-    };
-    ensure!(!inputs.is_empty(), "no input to score");
-    let model = config::load_model(&args.model, args.dtype)?;
-    let vocabulary = model.config().vocab_size;
-    for (doc, ids) in inputs.iter().enumerate() {
+    let inputs = Inputs::open(args)?;
+    let checkpoint = open::checkpoint(&args.model)?;
+    // All inputs and methods are checked before the weights are read.
+    let vocabulary = checkpoint.config.vocab_size;
+    let (mut count, mut longest) = (0u64, 0);
+    for input in inputs.iter()? {
+        let (at, ids) = input?;
         if let Some(position) = ids.iter().position(|&id| id as usize >= vocabulary) {
             bail!(
-                "input {doc}: token id {} at position {position} is outside the model's vocabulary of \
+                "{at}: token id {} at position {position} is outside the model's vocabulary of \
                  {vocabulary}; the tokens come from another tokenizer",
                 ids[position]
             );
         }
+        count += 1;
+        longest = longest.max(ids.len());
     }
-    let partial = args.out.with_extension("partial");
-    let file = std::fs::File::create(&partial)
-        .with_context(|| format!("{}: cannot be written", partial.display()))?;
+    ensure!(count > 0, "no input to score");
+    for method in &methods {
+        cells::plans(&checkpoint.config.geometry(), method, whole(longest.max(2)))?;
+    }
+    let model = open::model(checkpoint, args.dtype)?;
+
+    // Whole or not at all, unless the target is something like a pipe.
+    let regular = args.out.metadata().map_or(true, |target| target.is_file());
+    let written = match regular {
+        true => records::partial(&args.out),
+        false => args.out.clone(),
+    };
+    let file = std::fs::File::create(&written)
+        .with_context(|| format!("{}: cannot be written", written.display()))?;
     let mut out = std::io::BufWriter::new(file);
-    let bar = ProgressBar::new((methods.len() * inputs.len()) as u64).with_style(
+    let bar = ProgressBar::new(methods.len() as u64 * count).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len}, {eta} left: {msg}")?,
     );
     for method in &methods {
         bar.set_message(method.name.clone());
-        let in_method = || format!("method \"{}\"", method.name);
         let mut plan = None;
-        for (doc, ids) in inputs.iter().enumerate() {
+        for (doc, input) in inputs.iter()?.enumerate() {
+            let (at, ids) = input?;
             let n = ids.len();
-            let nll = if n < 2 {
-                Vec::new()
-            } else {
+            let mut nll = Vec::new();
+            if n >= 2 {
                 // Inputs of one length in a row share a plan.
                 let laid = match plan.take() {
                     Some((length, laid)) if length == n => laid,
-                    _ => {
-                        let length = Length {
-                            total: n,
-                            prefill: n,
-                        };
-                        model.plan(method, length).with_context(in_method)?
-                    }
+                    _ => model.plan(method, whole(n))?,
                 };
-                let nll = model.nll(ids, &laid)?;
+                nll = model.nll(&ids, &laid)?;
                 plan = Some((n, laid));
-                nll
-            };
+            }
+            if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
+                bar.suspend(|| {
+                    crate::tell(&format!(
+                        "warning: {at}: method \"{}\": the loss of token {} is {}, written as null",
+                        method.name,
+                        position + 1,
+                        nll[position]
+                    ));
+                });
+            }
             let line = Line {
                 method: &method.name,
                 doc,
@@ -133,16 +186,23 @@ pub fn score(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     out.into_inner()
         .map_err(std::io::IntoInnerError::into_error)
-        .and_then(|file| file.sync_all())
-        .and_then(|()| std::fs::rename(&partial, &args.out))
-        .with_context(|| args.out.display().to_string())?;
-    eprintln!(
-        "{} methods x {} inputs: {}",
+        .with_context(|| written.display().to_string())?;
+    if regular {
+        std::fs::rename(&written, &args.out).with_context(|| args.out.display().to_string())?;
+    }
+    crate::tell(&format!(
+        "{} methods x {count} inputs: {}",
         methods.len(),
-        inputs.len(),
         args.out.display()
-    );
+    ));
     Ok(())
+}
+
+fn whole(n: usize) -> Length {
+    Length {
+        total: n,
+        prefill: n,
+    }
 }
 
 fn read_methods(path: &Path, only: Option<&str>) -> Result<Vec<Method>> {
@@ -165,20 +225,4 @@ fn read_methods(path: &Path, only: Option<&str>) -> Result<Vec<Method>> {
         );
     }
     Ok(methods)
-}
-
-fn read_ids(path: &Path) -> Result<Vec<Vec<u32>>> {
-    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    let mut inputs = Vec::new();
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let at = || format!("{}:{}", path.display(), number + 1);
-        let line = line.with_context(at)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let ids = serde_json::from_str(&line)
-            .with_context(|| format!("{}: not a JSON array of token ids", at()))?;
-        inputs.push(ids);
-    }
-    Ok(inputs)
 }

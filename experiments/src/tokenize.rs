@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use longspan_data::Tokenizer;
 
-use crate::config;
-
 /// Options of `tokenize`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,7 +28,7 @@ pub struct Args {
 /// Opens a vocabulary file or the one in a folder.
 pub fn open(path: &Path) -> Result<Tokenizer> {
     if path.is_dir() {
-        return config::load_tokenizer(&path.to_string_lossy(), None);
+        return crate::open::tokenizer(&path.to_string_lossy(), None);
     }
     Ok(Tokenizer::from_file(path)?)
 }

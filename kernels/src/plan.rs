@@ -1,15 +1,20 @@
 //! A plan as tensors: what the kernels are given.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use longspan_attention::LayerPlan;
 use longspan_rope::Spectrum;
 use rayon::prelude::*;
 
+/// `cos` and `sin` `[positions, d/2]` in f32.
+pub(crate) type Table = (Tensor<2>, Tensor<2>);
+
 /// A [`LayerPlan`] on a device: rotary tables and key ranges.
 #[derive(Clone, Debug)]
 pub struct PlanTensors {
-    /// `cos`, `sin` `[positions, d/2]` in f32; equal tables are stored once.
-    pub(crate) tables: Vec<(Tensor<2>, Tensor<2>)>,
+    /// Shared by all layers of a model, equal ones stored once.
+    pub(crate) tables: Arc<Vec<Table>>,
     pub(crate) bands: Vec<BandTensors>,
 }
 
@@ -33,7 +38,7 @@ struct TableSpec<'a> {
 
 impl TableSpec<'_> {
     /// Angles, cos and sin in f64, stored in f32.
-    fn tensors(&self, device: &Device) -> (Tensor<2>, Tensor<2>) {
+    fn tensors(&self, device: &Device) -> Table {
         let half = self.spectrum.inv_freq.len();
         let n = self.position.len();
         let (mut cos, mut sin) = (vec![0f32; n * half], vec![0f32; n * half]);
@@ -56,37 +61,74 @@ impl TableSpec<'_> {
 }
 
 impl PlanTensors {
-    /// Puts a plan on a device.
-    pub fn new(plan: &LayerPlan, device: &Device) -> Self {
-        let scaled = plan.query_scale.iter().any(|&scale| scale != 1.0);
+    /// Puts the plans of a model's layers on a device. Layers that share a plan share its tensors, and all
+    /// share the rotary tables.
+    ///
+    /// # Panics
+    /// If the key ranges of a band go back from one query to the next.
+    pub fn for_layers(plans: &[Arc<LayerPlan>], device: &Device) -> Vec<Arc<PlanTensors>> {
         let mut specs: Vec<TableSpec> = Vec::new();
-        let mut bands = Vec::with_capacity(plan.bands.len());
-        for band in &plan.bands {
-            let spec = |position, scale| TableSpec {
-                position,
-                spectrum: &band.spectrum,
-                scale,
-            };
-            let query_scale = scaled.then_some(plan.query_scale.as_slice());
-            let q_table = position_of(&mut specs, spec(&band.q_position, query_scale));
-            let k_table = position_of(&mut specs, spec(&band.k_position, None));
-            let keys: Vec<i32> = band
-                .keys
-                .iter()
-                .flat_map(|keys| [keys.start as i32, keys.end as i32])
-                .collect();
-            let keys = TensorData::new(keys, [band.keys.len(), 2]);
-            bands.push(BandTensors {
-                q_table,
-                k_table,
-                keys: Tensor::from_data(keys, (device, DType::I32)),
-            });
+        let mut distinct: Vec<(&Arc<LayerPlan>, Vec<BandTensors>)> = Vec::new();
+        for plan in plans {
+            if !distinct.iter().any(|known| Arc::ptr_eq(known.0, plan)) {
+                distinct.push((plan, bands(plan, &mut specs, device)));
+            }
         }
-        PlanTensors {
-            tables: specs.iter().map(|spec| spec.tensors(device)).collect(),
-            bands,
-        }
+        let tables: Arc<Vec<Table>> =
+            Arc::new(specs.iter().map(|spec| spec.tensors(device)).collect());
+        let distinct: Vec<(&Arc<LayerPlan>, Arc<PlanTensors>)> = distinct
+            .into_iter()
+            .map(|(plan, bands)| {
+                let tables = tables.clone();
+                (plan, Arc::new(PlanTensors { tables, bands }))
+            })
+            .collect();
+        let tensors_of = |plan| {
+            let mut known = distinct.iter();
+            let found = known.find(|known| Arc::ptr_eq(known.0, plan));
+            found.expect("every plan was built").1.clone()
+        };
+        plans.iter().map(tensors_of).collect()
     }
+}
+
+/// The bands of one plan; their tables are appended to `specs` where they are new.
+fn bands<'a>(
+    plan: &'a LayerPlan,
+    specs: &mut Vec<TableSpec<'a>>,
+    device: &Device,
+) -> Vec<BandTensors> {
+    let scaled = plan.query_scale.iter().any(|&scale| scale != 1.0);
+    let query_scale = scaled.then_some(plan.query_scale.as_slice());
+    let mut tensors = Vec::with_capacity(plan.bands.len());
+    for band in &plan.bands {
+        // Kernels take the first and the last query of a block for the ends of what the block sees.
+        assert!(
+            band.keys
+                .windows(2)
+                .all(|pair| pair[0].start <= pair[1].start && pair[0].end <= pair[1].end),
+            "the key ranges of a band must not go back"
+        );
+        let spec = |position, scale| TableSpec {
+            position,
+            spectrum: &band.spectrum,
+            scale,
+        };
+        let q_table = position_of(specs, spec(&band.q_position, query_scale));
+        let k_table = position_of(specs, spec(&band.k_position, None));
+        let keys: Vec<i32> = band
+            .keys
+            .iter()
+            .flat_map(|keys| [keys.start as i32, keys.end as i32])
+            .collect();
+        let keys = TensorData::new(keys, [band.keys.len(), 2]);
+        tensors.push(BandTensors {
+            q_table,
+            k_table,
+            keys: Tensor::from_data(keys, (device, DType::I32)),
+        });
+    }
+    tensors
 }
 
 /// Index of `item` in `list`, appended if it is new.

@@ -1,6 +1,8 @@
 //! Every op of the CPU against its slow twin, and banded attention against the float64 oracle, on
 //! awkward sizes.
 
+use std::sync::Arc;
+
 use burn::backend::Flex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use longspan_attention::{Band, LayerPlan, Method, Model, oracle};
@@ -187,10 +189,19 @@ fn merge_equals_its_twin_with_empty_sides() {
     let got = ops::merge((a, a_lse), (c, c_lse));
     assert_close("output", &values(got.0), &primitive_values(expected.0), 1.0);
     assert_close("lse", &values(got.1), &primitive_values(expected.1), 1.0);
+
+    // What is not a number stays so, even beside an empty side.
+    let one = |x: f32| (tensor(vec![x], [1, 1, 1, 1]), tensor(vec![x], [1, 1, 1]));
+    let empty = (
+        tensor(vec![0.0], [1, 1, 1, 1]),
+        tensor(vec![f32::NEG_INFINITY], [1, 1, 1]),
+    );
+    let got = ops::merge(one(f32::NAN), empty);
+    assert!(values(got.0)[0].is_nan() && values(got.1)[0].is_nan());
 }
 
 /// Runs a plan through the tensors and through the oracle.
-fn check_plan(plan: &LayerPlan, n: usize, m: usize, d: usize) {
+fn check_plan(plan: &Arc<LayerPlan>, n: usize, m: usize, d: usize) {
     let h = 2;
     let rows = |values: &[f32], head: usize, len: usize| -> Vec<Vec<f64>> {
         values[head * len * d..(head + 1) * len * d]
@@ -207,7 +218,7 @@ fn check_plan(plan: &LayerPlan, n: usize, m: usize, d: usize) {
         tensor(q.clone(), [1, h, n, d]),
         tensor(k.clone(), [1, h, m, d]),
         tensor(v.clone(), [1, h, m, d]),
-        &PlanTensors::new(plan, &device()),
+        &PlanTensors::for_layers(std::slice::from_ref(plan), &device())[0],
     );
     let got = values(got);
     for head in 0..h {
@@ -286,9 +297,9 @@ fn bands_with_their_own_rotations_equal_the_oracle() {
         k_position: (0..m).map(|j| (j / 4) as f64 * 0.5).collect(),
         spectrum: spectrum(500.0, 1.1),
     };
-    let plan = LayerPlan {
+    let plan = Arc::new(LayerPlan {
         bands: vec![near_band, far_band],
         query_scale: (0..n).map(|i| 1.0 + i as f64 / 10.0).collect(),
-    };
+    });
     check_plan(&plan, n, m, d);
 }

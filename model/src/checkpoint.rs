@@ -63,6 +63,10 @@ impl ShardFile {
     }
 
     fn parse(&self) -> Result<SafeTensors<'_>, ModelError> {
+        if self.map.starts_with(b"version https://git-lfs") {
+            let path = self.path.clone();
+            return Err(ModelError::LfsPointer { path });
+        }
         SafeTensors::deserialize(&self.map).map_err(|e| ModelError::Safetensors {
             path: self.path.clone(),
             message: e.to_string(),
@@ -154,7 +158,13 @@ impl Checkpoint {
                         found: format!("{:?}", view.dtype()),
                     });
                 }
-                self.place.insert(tensor, index);
+                if let Some(first) = self.place.insert(tensor.clone(), index) {
+                    return Err(ModelError::DuplicateTensor {
+                        tensor,
+                        first: self.files[first].path.clone(),
+                        second: path,
+                    });
+                }
             }
         }
         match expected
@@ -172,13 +182,20 @@ impl Checkpoint {
         }
     }
 
-    /// The type in which the files hold the matrices.
+    /// The type in which the files hold the matrices; f32 when they hold several.
+    ///
+    /// # Errors
+    /// A broken file.
     pub fn stored_type(&self) -> Result<WeightType, ModelError> {
-        let file = &self.files[self.place["lm_head.weight"]];
-        let dtype = file.parse()?.tensor("lm_head.weight").map(|t| t.dtype());
-        Ok(match dtype {
-            Ok(Dtype::BF16) => WeightType::Bf16,
-            Ok(Dtype::F16) => WeightType::F16,
+        let mut types = BTreeSet::new();
+        for file in &self.files {
+            for (_, view) in file.parse()?.iter().filter(|t| t.1.shape().len() == 2) {
+                types.insert(view.dtype());
+            }
+        }
+        Ok(match types.iter().collect::<Vec<_>>().as_slice() {
+            [Dtype::BF16] => WeightType::Bf16,
+            [Dtype::F16] => WeightType::F16,
             _ => WeightType::F32,
         })
     }
@@ -203,6 +220,7 @@ impl Checkpoint {
         self.digest.update(format!("{:?}", view.dtype()).as_bytes());
         self.digest.update_rayon(view.data());
         let bytes = view.data();
+        let held = dtype.name();
         let (values, dtype) = match dtype {
             WeightType::F32 => (convert::<f32>(bytes, view.dtype()), DType::F32),
             WeightType::Bf16 => (convert::<bf16>(bytes, view.dtype()), DType::BF16),
@@ -216,7 +234,7 @@ impl Checkpoint {
                     tensor,
                     index,
                     value,
-                    dtype: "f16",
+                    dtype: held,
                 }
             } else {
                 ModelError::NonFinite {

@@ -1,5 +1,6 @@
 //! `config.json` of the first Qwen family.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use longspan_attention::Model;
@@ -31,9 +32,12 @@ pub struct QwenConfig {
     pub epsilon: f64,
 }
 
+/// Largest width or vocabulary that is taken for meant: their products must not overflow.
+const MOST: u64 = 1 << 24;
+
 /// Fields that carry no arithmetic of a forward pass, or whose arithmetic the methods of a run
 /// replace (`use_dynamic_ntk`, `use_logn_attn`).
-const IGNORED: [&str; 30] = [
+const IGNORED: [&str; 29] = [
     "_name_or_path",
     "architectures",
     "attn_dropout_prob",
@@ -62,7 +66,6 @@ const IGNORED: [&str; 30] = [
     "attn_pdrop",
     "embd_pdrop",
     "resid_pdrop",
-    "apply_residual_connection_post_layernorm",
     "bias_dropout_fusion",
 ];
 
@@ -79,7 +82,7 @@ const SHAPING: [&str; 9] = [
 ];
 
 /// Fields that must have one value, where they are present, and what that means.
-fn fixed() -> [(&'static str, Value, &'static str); 6] {
+fn fixed() -> [(&'static str, Value, &'static str); 7] {
     [
         (
             "model_type",
@@ -105,6 +108,11 @@ fn fixed() -> [(&'static str, Value, &'static str); 6] {
             "scale_attn_weights",
             json!(true),
             "only scaled attention (true) is supported",
+        ),
+        (
+            "apply_residual_connection_post_layernorm",
+            json!(false),
+            "only residuals taken before the norm (false) are supported",
         ),
         (
             "quantization_config",
@@ -137,13 +145,16 @@ impl Fields<'_> {
         })
     }
 
-    fn count(&self, key: &'static str, at_least: u64) -> Result<usize, ModelError> {
+    fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Result<usize, ModelError> {
         match self.value(key)?.as_u64() {
-            Some(n) if n >= at_least && n <= 1 << 31 => Ok(n as usize),
-            _ => Err(self.error(
-                key,
-                format!("a whole number from {at_least} on is expected"),
-            )),
+            Some(n) if range.contains(&n) => Ok(n as usize),
+            _ => {
+                let (from, to) = (range.start(), range.end());
+                Err(self.error(
+                    key,
+                    format!("a whole number from {from} to {to} is expected"),
+                ))
+            }
         }
     }
 
@@ -181,17 +192,17 @@ impl QwenConfig {
             }
         }
         let config = QwenConfig {
-            vocab_size: fields.count("vocab_size", 1)?,
-            hidden_size: fields.count("hidden_size", 2)?,
-            layers: fields.count("num_hidden_layers", 1)?,
-            heads: fields.count("num_attention_heads", 1)?,
-            head_dim: fields.count("kv_channels", 2)?,
-            ffn: fields.count("intermediate_size", 2)? / 2,
-            trained: fields.count("seq_length", 2)?,
+            vocab_size: fields.count("vocab_size", 1..=MOST)?,
+            hidden_size: fields.count("hidden_size", 2..=MOST)?,
+            layers: fields.count("num_hidden_layers", 1..=4096)?,
+            heads: fields.count("num_attention_heads", 1..=4096)?,
+            head_dim: fields.count("kv_channels", 2..=4096)?,
+            ffn: fields.count("intermediate_size", 2..=MOST)? / 2,
+            trained: fields.count("seq_length", 2..=1 << 31)?,
             rope_base: fields.number("rotary_emb_base", 1.0)?,
             epsilon: fields.number("layer_norm_epsilon", 0.0)?,
         };
-        if fields.count("intermediate_size", 2)? % 2 != 0 {
+        if fields.count("intermediate_size", 2..=MOST)? % 2 != 0 {
             let expected = "it is twice the width of the feed-forward layer, so it must be even";
             return Err(fields.error("intermediate_size", expected));
         }
@@ -241,7 +252,7 @@ impl QwenConfig {
         })
     }
 
-    /// Name, shape and kind of every tensor of the model, in the order of the forward pass.
+    /// Name and shape of every tensor of the model, in the order of the forward pass.
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (h, ffn) = (self.hidden_size, self.ffn);
         let mut tensors = vec![(

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The folder holds no checkpoint.
     #[error(
@@ -52,6 +52,12 @@ pub enum ModelError {
         /// One of its tensors.
         tensor: String,
     },
+    /// A stand-in of Git LFS instead of the file itself.
+    #[error("{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its folder")]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A safetensors file is broken.
     #[error("{path}: not a valid safetensors file ({message}); fetch it again")]
     Safetensors {
@@ -75,6 +81,16 @@ pub enum ModelError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
+    },
+    /// A tensor is in two files.
+    #[error("tensor {tensor} is in {first} and in {second}; remove the file that does not belong")]
+    DuplicateTensor {
+        /// The tensor.
+        tensor: String,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
     /// A tensor has another shape than `config.json` implies.
     #[error("{path}: tensor {tensor} has shape {found:?}, config.json implies {expected:?}")]
@@ -113,7 +129,7 @@ pub enum ModelError {
     /// A weight does not fit the type it should be held in.
     #[error(
         "{path}: tensor {tensor} holds {value} at flat index {index}, which {dtype} cannot hold; \
-         choose dtype = \"bf16\" or \"f32\""
+         choose a wider dtype"
     )]
     Overflow {
         /// The file.
@@ -145,6 +161,6 @@ pub enum ModelError {
 impl ModelError {
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> ModelError {
         let path = path.to_owned();
-        move |source| ModelError::Io { path, source }
+        move |reason| ModelError::Io { path, reason }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use longspan_attention::{LayerPlan, Method, PlanError};
+use longspan_attention::{Method, PlanError};
 use longspan_kernels::{PlanTensors, ops};
 use longspan_rope::Length;
 
@@ -124,34 +124,13 @@ impl Qwen {
         self.info.dtype
     }
 
-    /// Plans of a method for passes of `length.total` tokens, without tensors.
-    ///
-    /// # Errors
-    /// When the method does not fit the model.
-    pub fn layer_plans(
-        &self,
-        method: &Method,
-        length: Length,
-    ) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
-        method.plan(&self.config.geometry(), length)
-    }
-
     /// Lays a method over the model for passes of `length.total` tokens.
     ///
     /// # Errors
     /// When the method does not fit the model.
     pub fn plan(&self, method: &Method, length: Length) -> Result<PassPlan, PlanError> {
-        let mut distinct: Vec<(Arc<LayerPlan>, Arc<PlanTensors>)> = Vec::new();
-        let mut layers = Vec::with_capacity(self.config.layers);
-        for plan in self.layer_plans(method, length)? {
-            let known = distinct.iter().find(|known| Arc::ptr_eq(&known.0, &plan));
-            let tensors = match known {
-                Some((_, tensors)) => tensors.clone(),
-                None => Arc::new(PlanTensors::new(&plan, &self.info.device)),
-            };
-            distinct.push((plan, tensors.clone()));
-            layers.push(tensors);
-        }
+        let plans = method.plan(&self.config.geometry(), length)?;
+        let layers = PlanTensors::for_layers(&plans, &self.info.device);
         Ok(PassPlan {
             layers,
             tokens: length.total,

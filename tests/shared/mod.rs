@@ -1,6 +1,12 @@
-//! Where the reference material lies, if it is there.
+//! What the tests that span crates have in common.
+#![allow(dead_code)] // each test binary uses a part
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use base64::Engine;
+use longspan_model::{QwenConfig, Shape, WeightType, write_random_checkpoint};
+use serde_json::Value;
 
 /// `../shared/<name>` beside the repository; `None`, with a line that says so, when it is absent.
 pub fn path(name: &str) -> Option<PathBuf> {
@@ -12,4 +18,127 @@ pub fn path(name: &str) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// The program, to be given arguments.
+pub fn longspan() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_longspan"))
+}
+
+/// Runs the program in a folder.
+pub fn run_in(dir: &Path, args: &[&str]) -> Output {
+    longspan().current_dir(dir).args(args).output().unwrap()
+}
+
+/// Runs the program, which must succeed, and returns its standard output.
+#[track_caller]
+pub fn succeed(dir: &Path, args: &[&str]) -> String {
+    let output = run_in(dir, args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs the program, which must end with exit code 2 and a message that holds all `words`.
+#[track_caller]
+pub fn fail(dir: &Path, args: &[&str], words: &[&str]) {
+    let output = run_in(dir, args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    for word in words {
+        assert!(
+            stderr.contains(word),
+            "{args:?}: no \"{word}\" in: {stderr}"
+        );
+    }
+}
+
+/// The smallest model with the vocabulary of [`write_vocabulary`].
+pub fn micro() -> QwenConfig {
+    let mut config = Shape::Micro.config();
+    config.layers = 2;
+    config.trained = 64;
+    config
+}
+
+/// A random checkpoint with a vocabulary of single bytes, in `dir/model`.
+pub fn write_model(dir: &Path) {
+    let model = dir.join("model");
+    write_random_checkpoint(&model, &micro(), WeightType::F32, 1, usize::MAX).unwrap();
+    write_vocabulary(&model.join("bytes.tiktoken"));
+}
+
+/// A vocabulary in which every byte is a token.
+pub fn write_vocabulary(path: &Path) {
+    let lines = (0..=255u8).map(|byte| {
+        let token = base64::engine::general_purpose::STANDARD.encode([byte]);
+        format!("{token} {byte}\n")
+    });
+    std::fs::write(path, lines.collect::<String>()).unwrap();
+}
+
+/// Two documents of 900 and 1,300 bytes in `dir/text.jsonl`.
+pub fn write_text(dir: &Path) {
+    let document = |seed: usize, len: usize| -> String {
+        let letters = (0..len).map(|i| b"abcdefgh ijklm\n"[(i * i + seed * i / 3) % 15] as char);
+        serde_json::json!({"text": letters.collect::<String>()}).to_string()
+    };
+    let text = document(1, 900) + "\n" + &document(2, 1300) + "\n";
+    std::fs::write(dir.join("text.jsonl"), text).unwrap();
+}
+
+/// A config with three methods over `dir/model` and `dir/text.jsonl`; `perplexity` is the body of its table.
+pub fn write_config(dir: &Path, perplexity: &str) {
+    let config = format!(
+        r#"
+[model]
+path = "model"
+
+[data]
+path = "text.jsonl"
+
+[perplexity]
+{perplexity}
+
+[[method]]
+name = "plain"
+
+[[method]]
+name = "ntk + logn"
+rope = {{ kind = "dynamic_ntk" }}
+logn = true
+
+[[method]]
+name = "windows + sinks"
+window = {{ layers = [[1, 40], [1, 100]] }}
+sinks = 4
+"#
+    );
+    std::fs::write(dir.join("run.toml"), config).unwrap();
+}
+
+/// A folder with model, text and config.
+pub fn workspace(perplexity: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_model(dir.path());
+    write_text(dir.path());
+    write_config(dir.path(), perplexity);
+    dir
+}
+
+/// The records of a run folder.
+pub fn records(dir: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(dir.join("records.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A record without what differs from run to run.
+pub fn timeless(mut record: Value) -> Value {
+    for key in ["seconds", "tokens_per_second", "peak_bytes"] {
+        assert!(record.as_object_mut().unwrap().remove(key).is_some());
+    }
+    record
 }

@@ -38,10 +38,10 @@ pub fn merge(a: &Strided, a_lse: &[f32], b: &Strided, b_lse: &[f32]) -> (Vec<f32
     let [batch, h, n, d] = a.shape;
     let weights = |row: usize| {
         let (a, b) = (a_lse[row], b_lse[row]);
-        let max = a.max(b);
-        if max == f32::NEG_INFINITY {
-            return (0.0, 0.0, max);
+        if a == f32::NEG_INFINITY && b == f32::NEG_INFINITY {
+            return (0.0, 0.0, a);
         }
+        let max = a.max(b);
         let (wa, wb) = ((a - max).exp(), (b - max).exp());
         (wa / (wa + wb), wb / (wa + wb), max + (wa + wb).ln())
     };
