@@ -131,7 +131,7 @@ pub enum DataError {
     },
 
     /// A JSON object lacks the text field.
-    #[error("{}:{line}: no field {field:?}; fields found: {found}; set the text field to one of them", path.display())]
+    #[error("{}:{line}: no field {field:?}; fields found: {found}; set text_field to one of them", path.display())]
     MissingField {
         /// The file.
         path: PathBuf,
@@ -166,7 +166,7 @@ pub enum DataError {
     },
 
     /// A Parquet file lacks the text column.
-    #[error("{}: no column {column:?}; columns found: {found}; set the text field to one of them", path.display())]
+    #[error("{}: no column {column:?}; columns found: {found}; set text_field to one of them", path.display())]
     MissingColumn {
         /// The file.
         path: PathBuf,

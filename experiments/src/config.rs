@@ -147,8 +147,10 @@ impl RunConfig {
         } else {
             toml::to_string(&table)?
         };
-        let mut config: RunConfig =
-            toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let mut config: RunConfig = toml::from_str(&text).with_context(|| match set {
+            [] => path.display().to_string(),
+            _ => format!("{} with --set {}", path.display(), set.join(" --set ")),
+        })?;
         for method in &mut config.methods {
             let resolved = method.rope.resolve();
             resolved.with_context(|| format!("{}: method \"{}\"", path.display(), method.name))?;
@@ -206,8 +208,8 @@ impl RunConfig {
             let names: Vec<&str> = by.iter().map(|protocol| protocol.name()).collect();
             ensure!(
                 !given || used(by),
-                "perplexity.{key} is for protocol {}, which is not asked for; remove it",
-                names.join(" and ")
+                "perplexity.{key} has no effect without protocol {}; remove it",
+                names.join(" or ")
             );
         }
         ensure!(
@@ -250,10 +252,15 @@ pub fn check_methods(methods: &[Method]) -> Result<()> {
         "no [[method]] table; add one, such as:\n\n[[method]]\nname = \"plain\""
     );
     for (i, method) in methods.iter().enumerate() {
+        let name = &method.name;
         ensure!(
-            !method.name.trim().is_empty(),
-            "method {i} has an empty name"
+            !name.is_empty() && name.trim() == name && !name.contains(char::is_control),
+            "method {i} is named {name:?}; give it a name without blanks at its ends or line breaks"
         );
+        // TOML has nan and inf; neither survives in the options' JSON values.
+        if let Some((key, _)) = method.rope.options.iter().find(|option| option.1.is_null()) {
+            bail!("method \"{name}\": rope.{key} is not a finite number");
+        }
         ensure!(
             methods[..i].iter().all(|other| other.name != method.name),
             "two methods are named \"{}\"; names are the rows of the table, so make them differ",

@@ -39,7 +39,7 @@ pub fn checkpoint(path: &str) -> Result<Checkpoint> {
 fn ensure_folder(path: &str) -> Result<()> {
     ensure!(
         Path::new(path).is_dir(),
-        "{path}: no such folder; the model is a Hugging Face folder with config.json and safetensors"
+        "{path}: no such folder; model.path is a local Hugging Face folder with config.json and safetensors, or {RANDOM}"
     );
     Ok(())
 }
@@ -72,9 +72,11 @@ pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     found.sort();
     match found.as_slice() {
         [file] => Ok(Tokenizer::from_file(file)?),
-        [] => bail!("{model}: no .tiktoken file; put qwen.tiktoken there or name one (tokenizer)"),
+        [] => bail!(
+            "{model}: no .tiktoken file; put qwen.tiktoken there, or name one: model.tokenizer in a config, --tokenizer on the command line"
+        ),
         [a, b, ..] => bail!(
-            "{} and {}: two vocabularies; name one (tokenizer)",
+            "{} and {}: two vocabularies; name one: model.tokenizer in a config, --tokenizer on the command line",
             a.display(),
             b.display()
         ),

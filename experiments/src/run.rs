@@ -15,17 +15,28 @@ use crate::protocol::{self, TokenStream};
 use crate::records::{PassLosses, Record, RunFolder};
 use crate::report;
 
+/// How many more rows the published models have than their vocabulary has tokens: at most 213.
+const VOCABULARY_SLACK: usize = 512;
+
 /// Runs a config to its end, continuing where a former run of it stopped.
 pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     let config = RunConfig::load(path, set)?;
     let out = out.unwrap_or_else(|| {
         Path::new("runs").join(path.file_stem().unwrap_or_else(|| "run".as_ref()))
     });
-    let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
     let checkpoint = open::checkpoint(&config.model.path)?;
-    let stream = cells::read_tokens(&config, &tokenizer, checkpoint.config.vocab_size)?;
+    let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
+    let vocabulary = checkpoint.config.vocab_size;
+    if tokenizer.vocab_size() + VOCABULARY_SLACK < vocabulary {
+        crate::tell(&format!(
+            "warning: the vocabulary has {} tokens, the model {vocabulary}; is it this model's and whole?",
+            tokenizer.vocab_size()
+        ));
+    }
+    let stream = cells::read_tokens(&config, &tokenizer, vocabulary)?;
     let cells = cells::cells(&config, &stream);
-    let passes = cells::passes(&config, &checkpoint.config.geometry(), &cells)?;
+    let passes = cells::passes(&config, &checkpoint.config.geometry(), &cells)
+        .with_context(|| path.display().to_string())?;
     let mut folder = RunFolder::open(&out, &config)?;
     let model = open::model(checkpoint, config.model.dtype)?;
 
@@ -42,9 +53,15 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             .filter(|&cell| !folder.has(&keys[cell], name(cell)))
             .collect::<Vec<_>>()
     };
+    // A pass is also due when its losses are gone.
+    let lost = |pass: &Pass| {
+        let key = pass.key(&config, &model, &stream);
+        let losses = folder.read_nll(&key, pass.starts.len(), pass.length);
+        losses.is_none()
+    };
     let todo: Vec<&Pass> = passes
         .iter()
-        .filter(|pass| !missing(&folder, pass).is_empty())
+        .filter(|pass| !missing(&folder, pass).is_empty() || lost(pass))
         .collect();
     let to_compute: usize = todo.iter().map(|pass| missing(&folder, pass).len()).sum();
     if to_compute < cells.len() {

@@ -128,7 +128,15 @@ pub fn score(args: &Args) -> Result<()> {
         count += 1;
         longest = longest.max(ids.len());
     }
-    ensure!(count > 0, "no input to score");
+    ensure!(
+        count > 0,
+        "{}: no input to score",
+        args.tokens
+            .as_ref()
+            .map_or(args.text.clone().unwrap_or_default(), |file| file
+                .display()
+                .to_string())
+    );
     for method in &methods {
         cells::plans(&checkpoint.config.geometry(), method, whole(longest.max(2)))?;
     }
