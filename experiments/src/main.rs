@@ -177,7 +177,7 @@ fn execute(command: Command) -> Result<()> {
             if let Some(bytes) = vocabulary {
                 records::write_whole(&dir.join("qwen.tiktoken"), &bytes)?;
             }
-            tell(&format!("wrote {}", dir.display()));
+            tell(format_args!("wrote {}", dir.display()));
             Ok(())
         }
     }
@@ -188,14 +188,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&format!("error: {error:#}"));
+            tell(format_args!("error: {error:#}"));
             ExitCode::from(2)
         }
     }
 }
 
 /// A line on standard error; when nobody reads it, the work goes on.
-pub fn tell(line: &str) {
+pub fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -29,7 +29,7 @@ pub fn checkpoint(path: &str) -> Result<Checkpoint> {
     ensure_folder(path)?;
     let checkpoint = Checkpoint::open(Path::new(path))?;
     for field in &checkpoint.unknown_fields {
-        crate::tell(&format!(
+        crate::tell(format_args!(
             "warning: {path}/config.json: field {field} is not known and is ignored"
         ));
     }

@@ -177,12 +177,12 @@ impl Protocol {
                     .collect()
             }
             Protocol::Truncate => documents
-                .iter()
-                .map(|&(k, ref d)| whole(d.start, k))
+                .into_iter()
+                .map(|(group, document)| whole(document.start, group))
                 .collect(),
             Protocol::LastK => documents
-                .iter()
-                .map(|&(group, ref document)| Window {
+                .into_iter()
+                .map(|(group, document)| Window {
                     start: document.end - n,
                     scored: n - config.last()..n,
                     group,

@@ -291,7 +291,7 @@ fn read_records(path: &Path, file: &mut File) -> Result<Vec<Record>> {
     let (records, whole) = read_lines(path, file)?;
     let length = file.metadata()?.len();
     if whole < length {
-        crate::tell(&format!(
+        crate::tell(format_args!(
             "warning: {}: the last line is cut short ({} bytes); dropped, its cell is computed again",
             path.display(),
             length - whole

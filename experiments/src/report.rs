@@ -172,7 +172,8 @@ pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
             false => "window",
         };
         let markdown = table.markdown();
-        let starred = match markdown.contains('*') {
+        let over_tokens = |record: &&Record| record.se_over == SeOver::Tokens;
+        let starred = match table.records.iter().any(over_tokens) {
             true => format!(" (*: over tokens, since there is one {unit}: too small)"),
             false => String::new(),
         };
@@ -219,7 +220,7 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
         })
         .collect();
     if curves.iter().all(|curve| curve.points.is_empty()) {
-        crate::tell(&format!(
+        crate::tell(format_args!(
             "warning: no finite perplexity under {}: no figure",
             table.protocol.name()
         ));

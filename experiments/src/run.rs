@@ -28,7 +28,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
     let vocabulary = checkpoint.config.vocab_size;
     if tokenizer.vocab_size() + VOCABULARY_SLACK < vocabulary {
-        crate::tell(&format!(
+        crate::tell(format_args!(
             "warning: the vocabulary has {} tokens, the model {vocabulary}; is it this model's and whole?",
             tokenizer.vocab_size()
         ));
@@ -65,7 +65,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
         .collect();
     let to_compute: usize = todo.iter().map(|pass| missing(&folder, pass).len()).sum();
     if to_compute < cells.len() {
-        crate::tell(&format!(
+        crate::tell(format_args!(
             "{} of {} cells are in {} already",
             cells.len() - to_compute,
             cells.len(),
@@ -101,7 +101,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             };
             let record = record(&identity, &cells[index], pass, &losses);
             if bar.is_hidden() {
-                crate::tell(&format!("{}", report::one_line(&record)));
+                crate::tell(report::one_line(&record));
             }
             folder.append(record)?;
         }

@@ -65,7 +65,7 @@ struct Line<'a> {
 /// Where token ids come from; read anew for every method, so that inputs are never all in memory.
 enum Inputs {
     Ids(PathBuf),
-    Text(Corpus, Tokenizer),
+    Text(Corpus, Box<Tokenizer>),
 }
 
 /// Where an input stands, and its ids.
@@ -80,6 +80,7 @@ impl Inputs {
                     Some(file) => tokenize::open(file)?,
                     None => open::tokenizer(&args.model, None)?,
                 };
+                let tokenizer = Box::new(tokenizer);
                 Ok(Inputs::Text(Corpus::open(text, "text")?, tokenizer))
             }
             (None, None) => bail!("give --tokens or --text"),
@@ -172,7 +173,7 @@ pub fn score(args: &Args) -> Result<()> {
             }
             if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
                 bar.suspend(|| {
-                    crate::tell(&format!(
+                    crate::tell(format_args!(
                         "warning: {at}: method \"{}\": the loss of token {} is {}, written as null",
                         method.name,
                         position + 1,
@@ -198,7 +199,7 @@ pub fn score(args: &Args) -> Result<()> {
     if regular {
         std::fs::rename(&written, &args.out).with_context(|| args.out.display().to_string())?;
     }
-    crate::tell(&format!(
+    crate::tell(format_args!(
         "{} methods x {count} inputs: {}",
         methods.len(),
         args.out.display()

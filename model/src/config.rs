@@ -206,7 +206,7 @@ impl QwenConfig {
             let expected = "it is twice the width of the feed-forward layer, so it must be even";
             return Err(fields.error("intermediate_size", expected));
         }
-        if config.head_dim % 2 != 0 {
+        if !config.head_dim.is_multiple_of(2) {
             return Err(fields.error("kv_channels", "rotation needs an even head size"));
         }
         if config.heads * config.head_dim != config.hidden_size {

@@ -130,6 +130,9 @@ struct Partial {
     sum: f32,
 }
 
+/// Partials of every row, and (row, logit) of the targets that lie in the block.
+type BlockLoss = (Vec<Partial>, Vec<(usize, f32)>);
+
 /// `hidden` `[n, c]`, `head` `[v, c]`, `targets` `[n]`; returns nats `[n]`.
 pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
     let (c, vocabulary) = (head.inputs, head.outputs());
@@ -142,7 +145,7 @@ pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
     let vocabulary_blocks = blocks(vocabulary, OUTPUTS);
     let mut loss = Vec::with_capacity(targets.len());
     for (hidden, targets) in hidden.chunks(LOSS_ROWS * c).zip(targets.chunks(LOSS_ROWS)) {
-        let partials: Vec<(Vec<Partial>, Vec<(usize, f32)>)> = vocabulary_blocks
+        let partials: Vec<BlockLoss> = vocabulary_blocks
             .par_iter()
             .map_init(
                 || (Vec::new(), Vec::new()),
@@ -168,7 +171,7 @@ pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
     loss
 }
 
-/// Partials of every row over one block of the vocabulary, and the logits of the targets within it.
+/// The loss of every row over one block of the vocabulary.
 fn loss_of_block(
     arch: Arch,
     hidden: &[f32],
@@ -176,7 +179,7 @@ fn loss_of_block(
     block: &std::ops::Range<usize>,
     targets: &[i32],
     logits: &mut Vec<f32>,
-) -> (Vec<Partial>, Vec<(usize, f32)>) {
+) -> BlockLoss {
     let n = targets.len();
     let c = hidden.len() / n;
     let mut partials = Vec::with_capacity(n);
