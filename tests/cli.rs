@@ -379,7 +379,7 @@ fn shipped_configs_are_valid() {
         );
         count += 1;
     }
-    assert!(count >= 2);
+    assert!(count >= 4);
     let quickstart = configs.join("quickstart.toml");
     let args = [
         "run",

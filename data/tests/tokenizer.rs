@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -79,25 +78,21 @@ fn real_documents_round_trip() {
         return;
     };
     let corpus = Corpus::open(path.to_str().unwrap(), "text").unwrap();
-    let (mut bytes, mut tokens, mut time) = (0, 0, Duration::ZERO);
+    let (mut bytes, mut tokens) = (0, 0);
     for document in corpus.documents() {
         let text = document.unwrap().text;
-        let start = Instant::now();
         let ids = tokenizer.encode(&text);
-        time += start.elapsed();
         (bytes, tokens) = (bytes + text.len(), tokens + ids.len());
         assert_eq!(
             tokenizer.decode(&ids).unwrap(),
             text.nfc().collect::<String>()
         );
     }
-    assert_eq!(bytes, 3_289_440);
-    println!("{bytes} bytes, {tokens} tokens, encoded in {time:?}");
-    assert!(time < Duration::from_secs(30), "{time:?}");
+    assert_eq!((bytes, tokens), (3_289_440, 966_101));
 }
 
 #[test]
-fn huge_runs_are_encoded_in_time() {
+fn huge_runs_are_encoded() {
     const N: usize = 1_000_000;
     let mut tokenizers = vec![Tokenizer::bytes()];
     tokenizers.extend(qwen());
@@ -115,17 +110,9 @@ fn huge_runs_are_encoded_in_time() {
     ];
     for tokenizer in &tokenizers {
         for text in &texts {
-            let name = text.get(..4).unwrap_or("\u{3000}");
-            let start = Instant::now();
             let ids = tokenizer.encode(text);
             assert_eq!(&tokenizer.decode(&ids).unwrap(), text);
             assert_eq!(tokenizer.encode_with_special(text), ids);
-            println!(
-                "{name:?}...: {} ids, twice in {:?}",
-                ids.len(),
-                start.elapsed()
-            );
-            assert!(start.elapsed() < Duration::from_secs(60));
         }
     }
 }

@@ -6,6 +6,7 @@ mod list;
 mod open;
 mod plot;
 mod protocol;
+mod random;
 mod records;
 mod report;
 mod run;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use longspan_model::{Shape, WeightType};
+use longspan_model::WeightType;
 use peak_alloc::PeakAlloc;
 
 /// Counts what is allocated, for the peak in each record.
@@ -95,36 +96,7 @@ Examples:
 Examples:
   longspan random-checkpoint /tmp/qwen-1.8b --shape qwen-1.8b --dtype bf16
   longspan random-checkpoint /tmp/wide --shape micro --vocab-size 151936 --tokenizer qwen.tiktoken")]
-    RandomCheckpoint {
-        /// Folder to write
-        dir: PathBuf,
-        /// Size of the model: micro, qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
-        #[arg(long, value_parser = shape)]
-        shape: Shape,
-        /// Type of the stored weights: f32, bf16 or f16
-        #[arg(long, default_value = "bf16", value_parser = weight_type)]
-        dtype: WeightType,
-        /// Seed of the weights
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        /// Rows of the embedding and head, instead of the shape's own
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
-        vocab_size: Option<u32>,
-        /// Vocabulary file to copy into the folder
-        #[arg(long, value_name = "FILE")]
-        tokenizer: Option<PathBuf>,
-    },
-}
-
-fn shape(name: &str) -> Result<Shape, String> {
-    match name {
-        "micro" => Ok(Shape::Micro),
-        "qwen-1.8b" => Ok(Shape::Qwen1_8B),
-        "qwen-7b" => Ok(Shape::Qwen7B),
-        "qwen-14b" => Ok(Shape::Qwen14B),
-        "qwen-72b" => Ok(Shape::Qwen72B),
-        _ => Err("the shapes are micro, qwen-1.8b, qwen-7b, qwen-14b, qwen-72b".to_owned()),
-    }
+    RandomCheckpoint(random::Args),
 }
 
 /// Parses a weight type of the command line.
@@ -137,9 +109,6 @@ pub fn weight_type(name: &str) -> Result<WeightType, String> {
     }
 }
 
-/// Size of the shards of a random checkpoint, in bytes.
-const SHARD_BYTES: usize = 2 << 30;
-
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Run { config, set, out } => run::run(&config, &set, out),
@@ -147,39 +116,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::List { what } => list::list(what),
         Command::Report { dir } => report::report(&dir),
-        Command::RandomCheckpoint {
-            dir,
-            shape,
-            dtype,
-            seed,
-            vocab_size,
-            tokenizer,
-        } => {
-            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name == "config.json" || name.contains(".safetensors") {
-                    anyhow::bail!(
-                        "{}: there is a checkpoint here ({name}); give another folder",
-                        dir.display()
-                    );
-                }
-            }
-            let mut config = shape.config();
-            config.vocab_size = vocab_size.map_or(config.vocab_size, |size| size as usize);
-            let vocabulary = match tokenizer {
-                Some(file) => {
-                    longspan_data::Tokenizer::from_file(&file)?;
-                    Some(std::fs::read(file)?)
-                }
-                None => None,
-            };
-            longspan_model::write_random_checkpoint(&dir, &config, dtype, seed, SHARD_BYTES)?;
-            if let Some(bytes) = vocabulary {
-                records::write_whole(&dir.join("qwen.tiktoken"), &bytes)?;
-            }
-            tell(format_args!("wrote {}", dir.display()));
-            Ok(())
-        }
+        Command::RandomCheckpoint(args) => random::random_checkpoint(&args),
     }
 }
 

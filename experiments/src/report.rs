@@ -67,12 +67,15 @@ impl Table<'_> {
 
     /// Markdown, with columns padded so that it reads in a terminal too.
     fn markdown(&self) -> String {
+        // In units of 1,024 where all lengths are such, else plain, so that columns compare.
+        let odd = |&length: &usize| length > 1024 && !length.is_multiple_of(1024);
+        let plain = self.lengths.iter().any(odd);
+        let label = |length: usize| match plain {
+            true => length.to_string(),
+            false => plot::length_label(length),
+        };
         let mut rows = vec![vec!["method".to_owned()]];
-        rows[0].extend(
-            self.lengths
-                .iter()
-                .map(|&length| plot::length_label(length)),
-        );
+        rows[0].extend(self.lengths.iter().map(|&length| label(length)));
         for &method in &self.methods {
             let mut row = vec![method.replace('|', "\\|")];
             let cells = self.lengths.iter();

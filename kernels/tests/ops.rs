@@ -241,6 +241,50 @@ fn check_plan(plan: &Arc<LayerPlan>, n: usize, m: usize, d: usize) {
 }
 
 #[test]
+fn attention_and_its_log_sum_exp_equal_the_oracle() {
+    let (n, m, d) = (17, 40, 8);
+    let ranges = windows(n, m, 12);
+    // At position 0 nothing is turned.
+    let band = Band {
+        keys: ranges
+            .chunks(2)
+            .map(|pair| pair[0] as u32..pair[1] as u32)
+            .collect(),
+        q_position: vec![0.0; n],
+        k_position: vec![0.0; m],
+        spectrum: Spectrum {
+            inv_freq: vec![1.0; d / 2],
+            mscale: 1.0,
+        },
+    };
+    let plan = LayerPlan {
+        bands: vec![band],
+        query_scale: vec![1.0; n],
+    };
+    let (q, k, v) = (
+        random(22, n * d, 3.0),
+        random(23, m * d, 3.0),
+        random(24, m * d, 1.0),
+    );
+    let rows = |values: &[f32]| -> Vec<Vec<f64>> {
+        values
+            .chunks(d)
+            .map(|row| row.iter().map(|&x| x as f64).collect())
+            .collect()
+    };
+    let (output, lse) = oracle::attention(&plan, &rows(&q), &rows(&k), &rows(&v));
+    let got = ops::attention(
+        tensor(q, [1, 1, n, d]),
+        tensor(k, [1, 1, m, d]),
+        tensor(v, [1, 1, m, d]),
+        ints(ranges, [n, 2]),
+    );
+    let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+    assert_close("output", &values(got.0), &narrow(output.concat()), 4.0);
+    assert_close("lse", &values(got.1), &narrow(lse), 4.0);
+}
+
+#[test]
 fn plans_of_methods_equal_the_oracle() {
     let method = |toml: serde_json::Value| -> Method { serde_json::from_value(toml).unwrap() };
     let methods = [

@@ -1,0 +1,75 @@
+//! `longspan random-checkpoint`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use longspan_data::Tokenizer;
+use longspan_model::{Shape, WeightType, write_random_checkpoint};
+
+use crate::records::write_whole;
+
+/// Size of the shards, in bytes.
+const SHARD_BYTES: usize = 2 << 30;
+
+/// Options of `random-checkpoint`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder to write
+    dir: PathBuf,
+    /// Size of the model: micro, qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
+    #[arg(long, value_parser = shape)]
+    shape: Shape,
+    /// Type of the stored weights: f32, bf16 or f16
+    #[arg(long, default_value = "bf16", value_parser = crate::weight_type)]
+    dtype: WeightType,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Rows of the embedding and head, instead of the shape's own
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    vocab_size: Option<u32>,
+    /// Vocabulary file to copy into the folder
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+}
+
+fn shape(name: &str) -> Result<Shape, String> {
+    match name {
+        "micro" => Ok(Shape::Micro),
+        "qwen-1.8b" => Ok(Shape::Qwen1_8B),
+        "qwen-7b" => Ok(Shape::Qwen7B),
+        "qwen-14b" => Ok(Shape::Qwen14B),
+        "qwen-72b" => Ok(Shape::Qwen72B),
+        _ => Err("the shapes are micro, qwen-1.8b, qwen-7b, qwen-14b, qwen-72b".to_owned()),
+    }
+}
+
+/// Writes the checkpoint, into a folder that holds none.
+pub fn random_checkpoint(args: &Args) -> Result<()> {
+    for entry in std::fs::read_dir(&args.dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == "config.json" || name.contains(".safetensors") {
+            bail!(
+                "{}: there is a checkpoint here ({name}); give another folder",
+                args.dir.display()
+            );
+        }
+    }
+    let vocabulary = match &args.tokenizer {
+        Some(file) => {
+            Tokenizer::from_file(file)?;
+            Some(std::fs::read(file).with_context(|| file.display().to_string())?)
+        }
+        None => None,
+    };
+    let mut config = args.shape.config();
+    if let Some(size) = args.vocab_size {
+        config.vocab_size = size as usize;
+    }
+    write_random_checkpoint(&args.dir, &config, args.dtype, args.seed, SHARD_BYTES)?;
+    if let Some(bytes) = vocabulary {
+        write_whole(&args.dir.join("qwen.tiktoken"), &bytes)?;
+    }
+    crate::tell(format_args!("wrote {}", args.dir.display()));
+    Ok(())
+}
