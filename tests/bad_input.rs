@@ -20,7 +20,9 @@ fn read_weights(dir: &Path) -> Vec<Stored> {
         let (shape, data) = (view.shape().to_vec(), view.data().to_vec());
         (name.to_owned(), view.dtype(), shape, data)
     });
-    stored.collect()
+    let mut weights: Vec<Stored> = stored.collect();
+    weights.sort_by(|a, b| a.0.cmp(&b.0)); // the reader's order is that of a hash map
+    weights
 }
 
 fn write_weights(path: &Path, weights: &[Stored]) {
@@ -161,11 +163,25 @@ fn a_missing_shard_is_named_and_whole_shards_load() {
     assert_eq!(of("single")[0]["nll"], of("sharded")[0]["nll"]);
 
     std::fs::remove_file(model.join("b.safetensors")).unwrap();
+    let tensor = second[0].0.as_str();
     fail(
         dir.path(),
         &RUN,
-        &["b.safetensors: missing", "index.json", "lm_head.weight"],
+        &["b.safetensors: missing", "index.json", tensor],
     );
+    write_weights(&model.join("b.safetensors"), &weights);
+    fail(
+        dir.path(),
+        &RUN,
+        &["a.safetensors", "b.safetensors", "is in"],
+    );
+    let pointer = "version https://git-lfs.github.com/spec/v1\n";
+    std::fs::write(model.join("b.safetensors"), pointer).unwrap();
+    fail(dir.path(), &RUN, &["b.safetensors", "git lfs pull"]);
+
+    // A folder that holds a checkpoint is not written over.
+    let args = ["random-checkpoint", "model", "--shape", "micro"];
+    fail(dir.path(), &args, &["model", "another folder"]);
 }
 
 #[test]
@@ -262,6 +278,11 @@ fn a_bad_key_of_the_config_is_named() {
         ("perplexity.stride=5", &["stride", "sliding"]),
         ("perplexity.nested=1", &["nested"]),
         ("perplexity.prefill=8", &["prefill = 8", "freeze"]),
+        ("method.2.name=\"a\\nb\"", &["line breaks"]),
+        (
+            "method.0.rope={ kind = \"linear\", factor = nan }",
+            &["plain", "factor", "finite"],
+        ),
         (
             "method.2={ name = \"a\", window = { layers = \"full\", alpha = \"per_layer\" } }",
             &["per_layer"],
