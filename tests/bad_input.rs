@@ -179,6 +179,13 @@ fn a_missing_shard_is_named_and_whole_shards_load() {
     std::fs::write(model.join("b.safetensors"), pointer).unwrap();
     fail(dir.path(), &RUN, &["b.safetensors", "git lfs pull"]);
 
+    write_weights(&model.join("model.safetensors"), &weights);
+    fail(
+        dir.path(),
+        &RUN,
+        &["index.json", "model.safetensors", "two checkpoints"],
+    );
+
     // A folder that holds a checkpoint is not written over.
     let args = ["random-checkpoint", "model", "--shape", "micro"];
     fail(dir.path(), &args, &["model", "another folder"]);
@@ -238,11 +245,11 @@ fn a_bad_key_of_the_config_is_named() {
     for (set, words) in [
         ("modle.path=x", &["modle", "unknown field"][..]),
         ("model.pth=x", &["pth", "unknown field"]),
-        ("data.filed=x", &["filed"]),
+        ("data.filed=x", &["unknown field `filed`"]),
         ("perplexity.length=5", &["length", "lengths"]),
         ("perplexity.protocol=pakced", &["packed, truncate"]),
         ("model.dtype=int8", &["int8", "bf16"]),
-        ("method.0.ropes.kind=x", &["ropes"]),
+        ("method.0.ropes.kind=x", &["unknown field `ropes`"]),
         (
             "method.0.rope.kind=yarrn",
             &["method \"plain\"", "yarrn", "yarn"],
@@ -264,7 +271,7 @@ fn a_bad_key_of_the_config_is_named() {
             "method.2.window=\"full\"",
             &["windows + sinks", "sinks = 4"],
         ),
-        ("method.1.logn=maybe", &["logn", "maybe"]),
+        ("method.1.logn=maybe", &["is not one of true, false"]),
         ("method.1.name=plain", &["two methods", "plain"]),
         ("method=[]", &["[[method]]"]),
         ("perplexity.lengths=[1]", &["lengths", "1", "2 or more"]),
@@ -276,7 +283,7 @@ fn a_bad_key_of_the_config_is_named() {
         ),
         ("perplexity.max_tokens=10", &["64", "max_tokens = 10"]),
         ("perplexity.stride=5", &["stride", "sliding"]),
-        ("perplexity.nested=1", &["nested"]),
+        ("perplexity.nested=1", &["a boolean"]),
         ("perplexity.prefill=8", &["prefill = 8", "freeze"]),
         ("method.2.name=\"a\\nb\"", &["line breaks"]),
         (

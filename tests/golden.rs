@@ -4,66 +4,16 @@ mod shared;
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, TensorData};
-use longspan_attention::Method;
+use burn::tensor::Device;
 use longspan_model::Qwen;
 use longspan_rope::Length;
 use safetensors::SafeTensors;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Mean and largest absolute error allowed on the NLL, in nats.
 const NLL: (f64, f64) = (1e-4, 2e-3);
 /// Largest absolute error allowed on a logit.
 const LOGIT: f64 = 2e-3;
-
-/// A case of `expected.json` as a `[[method]]` table.
-fn method(case: &Value) -> Method {
-    let factor = &case["factor"];
-    let rope = match case["method"].as_str().unwrap() {
-        "none" => json!({"kind": "none"}),
-        "dynamic_ntk_qwen" => json!({"kind": "dynamic_ntk"}),
-        "dynamic_hf" => json!({"kind": "dynamic_ntk_hf", "factor": factor}),
-        kind => json!({"kind": kind, "factor": factor}),
-    };
-    let logn = match (&case["logn"], &case["logn_visible"]) {
-        (Value::Bool(true), Value::Bool(true)) => json!({"length": "visible"}),
-        (logn, _) => json!(logn == &json!(true)),
-    };
-    let mut table = json!({"name": case["case"], "rope": rope, "logn": logn});
-    if let Some(windows) = case["windows"].as_array() {
-        let layers: Vec<Value> = windows
-            .iter()
-            .map(|w| {
-                if w.is_null() {
-                    json!("full")
-                } else {
-                    w.clone()
-                }
-            })
-            .collect();
-        let per_layer = case["per_layer_ntk"] == json!(true);
-        let alpha = if per_layer { "per_layer" } else { "global" };
-        table["window"] = json!({"layers": layers, "alpha": alpha});
-    }
-    if let Some(sinks) = case.get("sinks") {
-        table["sinks"] = sinks.clone();
-    }
-    serde_json::from_value(table).unwrap()
-}
-
-fn floats(tensor: safetensors::tensor::TensorView) -> Vec<f64> {
-    let data = TensorData::from_bytes_vec(
-        tensor.data().to_vec(),
-        tensor.shape().to_vec(),
-        match tensor.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F64 => DType::F64,
-            safetensors::Dtype::I32 => DType::I32,
-            other => panic!("expected.safetensors holds {other:?}"),
-        },
-    );
-    data.iter::<f64>().collect()
-}
 
 #[test]
 fn micro_checkpoint_equals_the_reference_in_every_case() {
@@ -84,18 +34,19 @@ fn check(folder: &Path) {
     for case in cases["cases"].as_array().unwrap() {
         let n = case["length"].as_u64().unwrap() as usize;
         let name = case["case"].as_str().unwrap();
+        let method = serde_json::from_value(shared::method(case)).unwrap();
         let length = Length {
             total: n,
             prefill: n,
         };
-        let plan = model.plan(&method(case), length).unwrap();
-        let ids = floats(expected.tensor(&format!("ids.{n}")).unwrap());
+        let plan = model.plan(&method, length).unwrap();
+        let ids = shared::floats(expected.tensor(&format!("ids.{n}")).unwrap());
         let nll = match expected.tensor(&format!("nll.{name}.{n}")) {
-            Ok(nll) => floats(nll),
+            Ok(nll) => shared::floats(nll),
             Err(_) => Vec::new(), // a single token has nothing to predict
         };
         assert_eq!(nll.len(), 2 * (n - 1), "{name} {n}");
-        let logits = floats(expected.tensor(&format!("logits.{name}.{n}")).unwrap());
+        let logits = shared::floats(expected.tensor(&format!("logits.{name}.{n}")).unwrap());
         let vocabulary = model.config().vocab_size;
         let positions = case["logits_positions"].as_array().unwrap();
         for sequence in 0..2 {

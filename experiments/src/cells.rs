@@ -134,7 +134,7 @@ pub fn pass_length(config: &RunConfig, n: usize) -> Length {
     }
 }
 
-/// The fewest passes that serve all cells, in the order of methods and lengths.
+/// The fewest passes that serve all cells, short ones first.
 ///
 /// # Errors
 /// A method that does not fit the model.
@@ -217,7 +217,9 @@ fn model_identity(config: &RunConfig, model: &Qwen, method: usize) -> Value {
     })
 }
 
-fn digest(identity: &Value) -> String {
+fn digest(mut identity: Value) -> String {
+    // The order in which a config gives options is not part of what they mean.
+    identity.sort_all_objects();
     blake3::hash(identity.to_string().as_bytes())
         .to_hex()
         .to_string()
@@ -262,7 +264,7 @@ impl Cell {
         stream: &TokenStream,
         pass_length: usize,
     ) -> String {
-        digest(&json!({
+        digest(json!({
             "model": model_identity(config, model, self.method),
             "length": self.length,
             "pass_length": pass_length,
@@ -277,7 +279,7 @@ impl Pass {
     /// Digest of all that determines the losses of the pass.
     pub fn key(&self, config: &RunConfig, model: &Qwen, stream: &TokenStream) -> String {
         let windows = self.starts.iter().map(|&start| (start, None));
-        digest(&json!({
+        digest(json!({
             "model": model_identity(config, model, self.method),
             "length": self.length,
             "data": data_digest(stream, self.length, windows),

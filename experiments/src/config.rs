@@ -156,7 +156,16 @@ impl RunConfig {
             resolved.with_context(|| format!("{}: method \"{}\"", path.display(), method.name))?;
         }
         config.check().with_context(|| path.display().to_string())?;
-        config.perplexity.lengths.sort_unstable();
+        let perplexity = &mut config.perplexity;
+        perplexity.lengths.sort_unstable();
+        // Written out, so that the run folder says what was used.
+        for protocol in perplexity.protocol.list() {
+            match protocol {
+                Protocol::Sliding => perplexity.stride = Some(perplexity.stride()),
+                Protocol::LastK => perplexity.last = Some(perplexity.last()),
+                _ => {}
+            }
+        }
         Ok(config)
     }
 
@@ -277,9 +286,10 @@ fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
     };
     // A bare word is a string, so that paths need no quotes inside the shell's.
     let value = match toml::from_str::<toml::Table>(&format!("value = {value}")) {
-        Ok(mut parsed) => parsed.remove("value").unwrap_or(toml::Value::Boolean(true)),
-        Err(_) => toml::Value::String(value.to_owned()),
-    };
+        Ok(mut parsed) => parsed.remove("value"),
+        Err(_) => None,
+    }
+    .unwrap_or_else(|| toml::Value::String(value.to_owned()));
     let mut keys = path.trim().split('.').peekable();
     let first = keys.next().unwrap_or_default();
     if keys.peek().is_none() {

@@ -1,6 +1,6 @@
 //! `longspan list`.
 
-use std::io::Write;
+use std::fmt::Write;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -14,7 +14,7 @@ pub enum What {
 
 /// Prints every frequency method with its source and options, and the switches beside them.
 pub fn list(What::Methods: What) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     writeln!(out, "rope = {{ kind = \"...\" }}\n")?;
     for method in longspan_rope::METHODS {
         writeln!(out, "{:<15} {}", method.name(), method.summary())?;
@@ -45,5 +45,5 @@ sinks           first tokens that stay visible outside the windows
                 arXiv 2309.17453
                   sinks = 0"
     )?;
-    Ok(())
+    crate::print(&out)
 }

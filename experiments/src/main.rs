@@ -17,9 +17,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use longspan_model::WeightType;
 use peak_alloc::PeakAlloc;
 
 /// Counts what is allocated, for the peak in each record.
@@ -99,16 +98,6 @@ Examples:
     RandomCheckpoint(random::Args),
 }
 
-/// Parses a weight type of the command line.
-pub fn weight_type(name: &str) -> Result<WeightType, String> {
-    match name {
-        "f32" => Ok(WeightType::F32),
-        "bf16" => Ok(WeightType::Bf16),
-        "f16" => Ok(WeightType::F16),
-        _ => Err("the types are f32, bf16, f16".to_owned()),
-    }
-}
-
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Run { config, set, out } => run::run(&config, &set, out),
@@ -123,7 +112,6 @@ fn execute(command: Command) -> Result<()> {
 fn main() -> ExitCode {
     match execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error:#}"));
             ExitCode::from(2)
@@ -136,11 +124,14 @@ pub fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whether the reader of our output went away, as `head` does: no error of ours.
-fn closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+/// Results on standard output. When its reader went away, as `head` does, the program ends quietly.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        written => written.context("standard output"),
+    }
 }

@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_parser = shape)]
     shape: Shape,
     /// Type of the stored weights: f32, bf16 or f16
-    #[arg(long, default_value = "bf16", value_parser = crate::weight_type)]
+    #[arg(long, default_value = "bf16")]
     dtype: WeightType,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]

@@ -111,10 +111,10 @@ impl RunFolder {
                 return Err(error).with_context(|| records_path.display().to_string());
             }
         }
-        let records = read_records(&records_path, &mut file)?;
+        let lines = read_lines(&records_path, &mut file)?;
         let asked = toml::Value::try_from(config)?;
         // A folder without a record belongs to nobody yet.
-        if config_path.exists() && !records.is_empty() {
+        if config_path.exists() && !lines.records.is_empty() {
             let text = std::fs::read_to_string(&config_path)
                 .with_context(|| config_path.display().to_string())?;
             let found: toml::Value =
@@ -129,11 +129,22 @@ impl RunFolder {
         } else {
             write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
         }
+        lines.mend(&records_path, &mut file)?;
         Ok(RunFolder {
             dir: dir.to_owned(),
             file,
-            records,
+            records: lines.records,
         })
+    }
+
+    /// Leaves the keys of the run's cells for `longspan report`: the records may hold others, of a
+    /// checkpoint or a text that stood at the same path before.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_cells(&self, keys: &[String]) -> Result<()> {
+        let text = serde_json::to_string_pretty(keys)?;
+        write_whole(&self.dir.join(CELLS), text.as_bytes())
     }
 
     /// Whether a cell has its number under a method's name. Two names with the same settings share a
@@ -274,7 +285,10 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-/// Records of a folder, for a report.
+/// Keys of the cells that a run consists of.
+const CELLS: &str = "cells.json";
+
+/// Records of the cells of a run folder, for a report; all of them where no run left its cells.
 ///
 /// # Errors
 /// No records, or damaged ones.
@@ -282,50 +296,88 @@ pub fn load_records(dir: &Path) -> Result<Vec<Record>> {
     let path = dir.join("records.jsonl");
     let mut file = File::open(&path)
         .with_context(|| format!("{}: no records; is this a run folder?", path.display()))?;
-    let records = read_lines(&path, &mut file)?.0;
+    let lines = read_lines(&path, &mut file)?;
+    lines.warn(&path);
+    let mut records = lines.records;
+    let cells = dir.join(CELLS);
+    if let Ok(text) = std::fs::read_to_string(&cells) {
+        let keys: Vec<String> =
+            serde_json::from_str(&text).with_context(|| cells.display().to_string())?;
+        records.retain(|record| keys.contains(&record.key));
+    }
     ensure!(!records.is_empty(), "{}: no records yet", path.display());
     Ok(records)
 }
 
-fn read_records(path: &Path, file: &mut File) -> Result<Vec<Record>> {
-    let (records, whole) = read_lines(path, file)?;
-    let length = file.metadata()?.len();
-    if whole < length {
-        crate::tell(format_args!(
-            "warning: {}: the last line is cut short ({} bytes); dropped, its cell is computed again",
-            path.display(),
-            length - whole
-        ));
-        file.set_len(whole)
-            .and_then(|()| file.sync_data())
-            .with_context(|| path.display().to_string())?;
-    }
-    Ok(records)
+/// What `records.jsonl` holds.
+struct Lines {
+    records: Vec<Record>,
+    /// Bytes of whole records.
+    whole: u64,
+    /// Bytes after them, of a record that a kill cut short.
+    cut: u64,
+    /// Whether the last whole record lacks its line end.
+    unterminated: bool,
 }
 
-/// All whole lines, and how many bytes they take.
-fn read_lines(path: &Path, file: &mut File) -> Result<(Vec<Record>, u64)> {
+impl Lines {
+    fn warn(&self, path: &Path) {
+        if self.cut > 0 {
+            crate::tell(format_args!(
+                "warning: {}: the last line is cut short ({} bytes) and dropped; its cell has no number",
+                path.display(),
+                self.cut
+            ));
+        }
+    }
+
+    /// Makes the file end with a whole line.
+    fn mend(&self, path: &Path, file: &mut File) -> Result<()> {
+        self.warn(path);
+        let mend = |file: &mut File| -> std::io::Result<()> {
+            if self.cut > 0 {
+                file.set_len(self.whole)?;
+            }
+            if self.unterminated {
+                file.write_all(b"\n")?;
+            }
+            file.sync_data()
+        };
+        mend(file).with_context(|| path.display().to_string())
+    }
+}
+
+fn read_lines(path: &Path, file: &mut File) -> Result<Lines> {
     let mut bytes = Vec::new();
     file.rewind()
         .and_then(|()| file.read_to_end(&mut bytes))
         .with_context(|| path.display().to_string())?;
-    let whole = bytes
+    let end = bytes
         .iter()
         .rposition(|&b| b == b'\n')
         .map_or(0, |end| end + 1);
     let mut records = Vec::new();
-    for (number, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
+    for (number, line) in bytes[..end].split(|&b| b == b'\n').enumerate() {
         if line.is_empty() {
             continue;
         }
         let record = serde_json::from_slice(line).with_context(|| {
             format!(
-                "{}:{}: not a record of this version; move the file away to start anew",
+                "{}:{}: damaged, or of another version; delete the line, and its cell alone is computed again",
                 path.display(),
                 number + 1
             )
         })?;
         records.push(record);
     }
-    Ok((records, whole as u64))
+    let tail: Option<Record> = serde_json::from_slice(&bytes[end..]).ok();
+    let unterminated = tail.is_some();
+    records.extend(tail);
+    let whole = if unterminated { bytes.len() } else { end };
+    Ok(Lines {
+        records,
+        whole: whole as u64,
+        cut: (bytes.len() - whole) as u64,
+        unterminated,
+    })
 }

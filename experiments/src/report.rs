@@ -1,7 +1,6 @@
 //! Tables and figures from records.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -58,7 +57,7 @@ fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
 
 impl Table<'_> {
     fn record(&self, method: &str, length: usize) -> Option<&Record> {
-        // The last one: should the checkpoint at the path have changed, it is the newest.
+        // The last one is the newest, where a folder put together by hand holds several.
         let mut records = self.records.iter().rev();
         records
             .find(|record| record.method == method && record.length == length)
@@ -196,10 +195,7 @@ pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
         };
         draw(dir, &stem, table, newest)?;
     }
-    let mut stdout = std::io::stdout().lock();
-    write!(stdout, "{text}")?;
-    writeln!(stdout, "\nwritten to {}", dir.display())?;
-    Ok(())
+    crate::print(&format!("{text}\nwritten to {}\n", dir.display()))
 }
 
 fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {

@@ -53,15 +53,9 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             .filter(|&cell| !folder.has(&keys[cell], name(cell)))
             .collect::<Vec<_>>()
     };
-    // A pass is also due when its losses are gone.
-    let lost = |pass: &Pass| {
-        let key = pass.key(&config, &model, &stream);
-        let losses = folder.read_nll(&key, pass.starts.len(), pass.length);
-        losses.is_none()
-    };
     let todo: Vec<&Pass> = passes
         .iter()
-        .filter(|pass| !missing(&folder, pass).is_empty() || lost(pass))
+        .filter(|pass| !missing(&folder, pass).is_empty())
         .collect();
     let to_compute: usize = todo.iter().map(|pass| missing(&folder, pass).len()).sum();
     if to_compute < cells.len() {
@@ -72,6 +66,8 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             out.display()
         ));
     }
+
+    folder.write_cells(&keys)?;
 
     let bar = progress_bar(&todo, &model);
     for pass in todo {

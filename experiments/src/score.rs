@@ -37,11 +37,17 @@ pub struct Args {
     )]
     text: Option<String>,
     /// Type in which weights are held [default: as stored]
-    #[arg(long, value_parser = crate::weight_type)]
+    #[arg(long)]
     dtype: Option<WeightType>,
+    /// JSON field or Parquet column of --text [default: text]
+    #[arg(long, value_name = "NAME", requires = "text")]
+    text_field: Option<String>,
     /// Vocabulary file for --text [default: the one in the model's folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "text")]
     tokenizer: Option<PathBuf>,
+    /// Tokens of the first forward call, for methods with freeze = "prefill" [default: all]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    prefill: Option<u32>,
     /// Where to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -73,18 +79,18 @@ type Input = Result<(String, Vec<u32>)>;
 
 impl Inputs {
     fn open(args: &Args) -> Result<Self> {
-        match (&args.tokens, &args.text) {
-            (Some(file), _) => Ok(Inputs::Ids(file.clone())),
-            (None, Some(text)) => {
-                let tokenizer = match &args.tokenizer {
-                    Some(file) => tokenize::open(file)?,
-                    None => open::tokenizer(&args.model, None)?,
-                };
-                let tokenizer = Box::new(tokenizer);
-                Ok(Inputs::Text(Corpus::open(text, "text")?, tokenizer))
-            }
-            (None, None) => bail!("give --tokens or --text"),
-        }
+        let Some(text) = &args.text else {
+            return Ok(Inputs::Ids(args.tokens.clone().unwrap_or_default()));
+        };
+        let tokenizer = match &args.tokenizer {
+            Some(file) => tokenize::open(file)?,
+            None => open::tokenizer(&args.model, None)?,
+        };
+        let field = args.text_field.as_deref().unwrap_or("text");
+        Ok(Inputs::Text(
+            Corpus::open(text, field)?,
+            Box::new(tokenizer),
+        ))
     }
 
     fn iter(&self) -> Result<Box<dyn Iterator<Item = Input> + '_>> {
@@ -138,8 +144,16 @@ pub fn score(args: &Args) -> Result<()> {
                 .display()
                 .to_string())
     );
+    let length = |n: usize| Length {
+        total: n,
+        prefill: args.prefill.map_or(n, |prefill| n.min(prefill as usize)),
+    };
     for method in &methods {
-        cells::plans(&checkpoint.config.geometry(), method, whole(longest.max(2)))?;
+        cells::plans(
+            &checkpoint.config.geometry(),
+            method,
+            length(longest.max(2)),
+        )?;
     }
     let model = open::model(checkpoint, args.dtype)?;
 
@@ -165,8 +179,8 @@ pub fn score(args: &Args) -> Result<()> {
             if n >= 2 {
                 // Inputs of one length in a row share a plan.
                 let laid = match plan.take() {
-                    Some((length, laid)) if length == n => laid,
-                    _ => model.plan(method, whole(n))?,
+                    Some((tokens, laid)) if tokens == n => laid,
+                    _ => model.plan(method, length(n))?,
                 };
                 nll = model.nll(&ids, &laid)?;
                 plan = Some((n, laid));
@@ -205,13 +219,6 @@ pub fn score(args: &Args) -> Result<()> {
         args.out.display()
     ));
     Ok(())
-}
-
-fn whole(n: usize) -> Length {
-    Length {
-        total: n,
-        prefill: n,
-    }
 }
 
 fn read_methods(path: &Path, only: Option<&str>) -> Result<Vec<Method>> {

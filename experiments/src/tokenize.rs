@@ -1,6 +1,6 @@
 //! `longspan tokenize`.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -49,17 +49,14 @@ pub fn tokenize(args: &Args) -> Result<()> {
             text
         }
     };
-    let mut out = std::io::stdout().lock();
     if args.decode {
         let ids: Vec<u32> =
             serde_json::from_str(&input).context("--decode reads a JSON array of token ids")?;
-        writeln!(out, "{}", tokenizer.decode(&ids)?)?;
-    } else {
-        let ids = match args.special {
-            true => tokenizer.encode_with_special(&input),
-            false => tokenizer.encode(&input),
-        };
-        writeln!(out, "{}", serde_json::to_string(&ids)?)?;
+        return crate::print(&format!("{}\n", tokenizer.decode(&ids)?));
     }
-    Ok(())
+    let ids = match args.special {
+        true => tokenizer.encode_with_special(&input),
+        false => tokenizer.encode(&input),
+    };
+    crate::print(&format!("{}\n", serde_json::to_string(&ids)?))
 }

@@ -1,7 +1,8 @@
 //! The slow twin of every op, written with burn's own operations for any back end.
 //!
-//! Readable before fast: attention builds all `n` by `m` logits. Arithmetic is f32, whatever the
-//! tensors' type; results have the type of the first argument.
+//! Readable before fast: attention builds all `n` by `m` logits. Arithmetic is f32, but for
+//! `linear`, which multiplies in the type of `x`. Losses and log-sum-exps are f32; other results have the type of the
+//! first argument.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_device_settings};

@@ -36,6 +36,16 @@ impl WeightType {
     }
 }
 
+impl std::str::FromStr for WeightType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let types = [WeightType::F32, WeightType::Bf16, WeightType::F16];
+        let found = types.into_iter().find(|dtype| dtype.name() == name);
+        found.ok_or_else(|| "the types are f32, bf16 and f16".to_owned())
+    }
+}
+
 /// An opened folder: its configuration and its mapped files. Values are read by [`Checkpoint::tensor`].
 pub struct Checkpoint {
     /// The model's shape.
@@ -91,6 +101,12 @@ impl Checkpoint {
         let index_path = folder.join("model.safetensors.index.json");
         let single = folder.join("model.safetensors");
         let mut files = Vec::new();
+        if index_path.exists() && single.exists() {
+            return Err(ModelError::TwoCheckpoints {
+                index: index_path,
+                single,
+            });
+        }
         if index_path.exists() {
             let text = std::fs::read_to_string(&index_path).map_err(ModelError::io(&index_path))?;
             let index: Index = serde_json::from_str(&text).map_err(|e| ModelError::Json {

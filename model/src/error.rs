@@ -22,6 +22,16 @@ pub enum ModelError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The folder holds a single file and an index of shards.
+    #[error(
+        "{index} and {single}: two checkpoints in one folder; remove the one that does not belong"
+    )]
+    TwoCheckpoints {
+        /// The index of the shards.
+        index: PathBuf,
+        /// The single file.
+        single: PathBuf,
+    },
     /// `config.json` or the index is not what it should be.
     #[error("{path}: {message}")]
     Json {

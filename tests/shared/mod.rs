@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use base64::Engine;
+use burn::tensor::{DType, TensorData};
 use longspan_model::{QwenConfig, Shape, WeightType, write_random_checkpoint};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// `../shared/<name>` beside the repository; `None`, with a line that says so, when it is absent.
 pub fn path(name: &str) -> Option<PathBuf> {
@@ -144,4 +145,54 @@ pub fn timeless(mut record: Value) -> Value {
         assert!(record.as_object_mut().unwrap().remove(key).is_some());
     }
     record
+}
+
+/// A case of `expected.json` as a `[[method]]` table.
+pub fn method(case: &Value) -> Value {
+    let factor = &case["factor"];
+    let rope = match case["method"].as_str().unwrap() {
+        "none" => json!({"kind": "none"}),
+        "dynamic_ntk_qwen" => json!({"kind": "dynamic_ntk"}),
+        "dynamic_hf" => json!({"kind": "dynamic_ntk_hf", "factor": factor}),
+        kind => json!({"kind": kind, "factor": factor}),
+    };
+    let logn = match (&case["logn"], &case["logn_visible"]) {
+        (Value::Bool(true), Value::Bool(true)) => json!({"length": "visible"}),
+        (logn, _) => json!(logn == &json!(true)),
+    };
+    let mut table = json!({"name": case["case"], "rope": rope, "logn": logn});
+    if let Some(windows) = case["windows"].as_array() {
+        let layers: Vec<Value> = windows
+            .iter()
+            .map(|w| {
+                if w.is_null() {
+                    json!("full")
+                } else {
+                    w.clone()
+                }
+            })
+            .collect();
+        let per_layer = case["per_layer_ntk"] == json!(true);
+        let alpha = if per_layer { "per_layer" } else { "global" };
+        table["window"] = json!({"layers": layers, "alpha": alpha});
+    }
+    if let Some(sinks) = case.get("sinks") {
+        table["sinks"] = sinks.clone();
+    }
+    table
+}
+
+/// The values of a tensor of the reference.
+pub fn floats(tensor: safetensors::tensor::TensorView) -> Vec<f64> {
+    let data = TensorData::from_bytes_vec(
+        tensor.data().to_vec(),
+        tensor.shape().to_vec(),
+        match tensor.dtype() {
+            safetensors::Dtype::F32 => DType::F32,
+            safetensors::Dtype::F64 => DType::F64,
+            safetensors::Dtype::I32 => DType::I32,
+            other => panic!("expected.safetensors holds {other:?}"),
+        },
+    );
+    data.iter::<f64>().collect()
 }

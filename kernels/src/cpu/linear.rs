@@ -23,11 +23,10 @@ pub struct Matrix<'a> {
     pub stride: usize,
 }
 
-/// `out = factor * a bᵀ (+ out)`: `a` `[n, k]`, `b` `[m, k]`, `out` `[n, m]` with its own row stride.
+/// `out = factor * a bᵀ`: `a` `[n, k]`, `b` `[m, k]`, `out` `[n, m]` with its own row stride.
 ///
 /// # Safety
 /// `out` must be valid for `n` rows of `m` values, and nobody else may touch them meanwhile.
-#[allow(clippy::too_many_arguments)]
 pub unsafe fn product_transposed(
     [n, m, k]: [usize; 3],
     a: Matrix,
