@@ -153,7 +153,10 @@ impl Checkpoint {
         let expected: BTreeMap<String, Vec<usize>> = self.config.tensors().into_iter().collect();
         for (index, file) in self.files.iter().enumerate() {
             let tensors = file.parse()?;
-            for (tensor, view) in tensors.iter() {
+            // In the order of names, so that the same fault is always reported first.
+            let mut views: Vec<_> = tensors.iter().collect();
+            views.sort_by_key(|(name, _)| *name);
+            for (tensor, view) in views {
                 let path = file.path.clone();
                 let tensor = tensor.to_owned();
                 let Some(shape) = expected.get(&tensor) else {
