@@ -1,4 +1,6 @@
 //! `longspan`: runs context-scaling experiments on RoPE language models.
+// Help texts name TOML tables in brackets, which are no links.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 mod cells;
 mod config;

@@ -46,7 +46,7 @@ impl std::str::FromStr for WeightType {
     }
 }
 
-/// An opened folder: its configuration and its mapped files. Values are read by [`Checkpoint::tensor`].
+/// An opened folder: its configuration and its mapped files. Values are read when the model is made.
 pub struct Checkpoint {
     /// The model's shape.
     pub config: QwenConfig,
