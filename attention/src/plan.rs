@@ -170,3 +170,81 @@ pub enum PlanError {
     #[error(transparent)]
     Rope(#[from] RopeError),
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plans(method: serde_json::Value, trained: usize, n: usize) -> Vec<Arc<LayerPlan>> {
+        let rope = Rope {
+            dim: 8,
+            base: 1e4,
+            trained,
+        };
+        let method: Method = serde_json::from_value(method).unwrap();
+        let length = Length {
+            total: n,
+            prefill: n,
+        };
+        method.plan(&Model { rope, layers: 2 }, length).unwrap()
+    }
+
+    /// Published values of `ln i / ln L`.
+    #[test]
+    fn logn_has_its_golden_values() {
+        let logn = json!({"name": "logn", "logn": true});
+        for (trained, position, expected) in [
+            (2048, 4096, 1.09091),
+            (2048, 8192, 1.18182),
+            (2048, 16384, 1.27273),
+            (2048, 32768, 1.36364),
+            (8192, 16384, 1.07692),
+            (8192, 32768, 1.15385),
+        ] {
+            let plan = &plans(logn.clone(), trained, position)[0];
+            let scale = plan.query_scale[position - 1];
+            assert!(
+                (scale - expected).abs() < 5e-6,
+                "{trained} {position}: {scale}"
+            );
+            assert_eq!(plan.query_scale[..trained], vec![1.0; trained]);
+            assert!(plan.query_scale[trained] > 1.0);
+        }
+    }
+
+    #[test]
+    fn windows_and_sinks_are_disjoint_ranges() {
+        let method = json!({"name": "w", "window": [3, "full"], "sinks": 2,
+            "logn": {"length": "visible"}});
+        let plans = plans(method, 4, 7);
+        let [near, sinks] = plans[0].bands.as_slice() else {
+            panic!("two bands")
+        };
+        assert_eq!(near.keys, [0..1, 0..2, 0..3, 1..4, 2..5, 3..6, 4..7]);
+        assert_eq!(sinks.keys, [0..0, 0..0, 0..0, 0..1, 0..2, 0..2, 0..2]);
+        // Five tokens are seen from the fifth query on, more than the four that were trained.
+        let five = 5f64.ln() / 4f64.ln();
+        assert_eq!(plans[0].query_scale, [1.0, 1.0, 1.0, 1.0, five, five, five]);
+        assert_eq!(plans[1].bands.len(), 1);
+        assert_eq!(plans[1].bands[0].keys[6], 0..7);
+    }
+
+    #[test]
+    fn only_plans_that_agree_are_prefixes() {
+        let prefix = |method: serde_json::Value, short, long| {
+            let (a, b) = (plans(method.clone(), 8, short), plans(method, 8, long));
+            a.iter().zip(&b).all(|(a, b)| a.is_prefix_of(b))
+        };
+        let fixed = json!({"name": "w", "window": 5, "sinks": 1, "logn": true});
+        assert!(prefix(fixed.clone(), 6, 30) && !prefix(fixed, 30, 6));
+        let dynamic = json!({"name": "d", "rope": {"kind": "dynamic_ntk"}});
+        assert!(prefix(dynamic.clone(), 4, 8) && prefix(dynamic.clone(), 9, 16));
+        assert!(!prefix(dynamic, 8, 9));
+        // With alpha from the window, nothing depends on the length once the window is full.
+        let layered = json!({"name": "l", "rope": {"kind": "dynamic_ntk"},
+            "window": {"layers": 12, "alpha": "per_layer"}});
+        assert!(prefix(layered.clone(), 12, 30) && !prefix(layered, 8, 30));
+    }
+}

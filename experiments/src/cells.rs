@@ -126,8 +126,8 @@ pub fn cells(config: &RunConfig, stream: &TokenStream) -> Vec<Cell> {
     cells
 }
 
-/// The length of a pass over `n` tokens under the config.
-pub fn pass_length(config: &RunConfig, n: usize) -> Length {
+/// Total and prefill of a pass over `n` tokens under the config.
+pub fn lengths_of(config: &RunConfig, n: usize) -> Length {
     Length {
         total: n,
         prefill: config.perplexity.prefill.unwrap_or(n).min(n),
@@ -160,7 +160,7 @@ pub fn passes(config: &RunConfig, model: &Model, cells: &[Cell]) -> Result<Vec<P
             Some(host) => passes[host].cells.push(index),
             None => {
                 // Planned now, so that a method that does not fit is refused before anything runs.
-                plans(model, method, pass_length(config, cell.length))?;
+                plans(model, method, lengths_of(config, cell.length))?;
                 passes.push(Pass {
                     method: cell.method,
                     length: cell.length,
@@ -195,24 +195,27 @@ fn serves(
     if long == short {
         return Ok(true);
     }
-    let of_short = plans(model, method, pass_length(config, short))?;
-    let of_long = plans(model, method, pass_length(config, long))?;
+    let of_short = plans(model, method, lengths_of(config, short))?;
+    let of_long = plans(model, method, lengths_of(config, long))?;
     Ok(of_short
         .iter()
         .zip(&of_long)
         .all(|(short, long)| short.is_prefix_of(long)))
 }
 
+/// What a method computes; its name is a label and no part of it.
+pub fn settings(method: &Method) -> Value {
+    json!({"rope": method.rope, "logn": method.logn, "window": method.window, "sinks": method.sinks})
+}
+
 /// Everything that a number of this run depends on, apart from its cell.
 fn model_identity(config: &RunConfig, model: &Qwen, method: usize) -> Value {
-    let method = &config.methods[method];
     json!({
         "evaluation": EVALUATION,
         "checkpoint": model.digest(),
         "dtype": model.dtype(),
         "device": "cpu",
-        // The name is a label, not part of what is computed.
-        "method": {"rope": method.rope, "logn": method.logn, "window": method.window, "sinks": method.sinks},
+        "method": settings(&config.methods[method]),
         "prefill": config.perplexity.prefill,
     })
 }

@@ -151,10 +151,7 @@ impl RunConfig {
             [] => path.display().to_string(),
             _ => format!("{} with --set {}", path.display(), set.join(" --set ")),
         })?;
-        for method in &mut config.methods {
-            let resolved = method.rope.resolve();
-            resolved.with_context(|| format!("{}: method \"{}\"", path.display(), method.name))?;
-        }
+        prepare_methods(&mut config.methods).with_context(|| path.display().to_string())?;
         config.check().with_context(|| path.display().to_string())?;
         let perplexity = &mut config.perplexity;
         perplexity.lengths.sort_unstable();
@@ -170,7 +167,6 @@ impl RunConfig {
     }
 
     fn check(&self) -> Result<()> {
-        check_methods(&self.methods)?;
         let perplexity = &self.perplexity;
         let lengths = &perplexity.lengths;
         ensure!(
@@ -254,8 +250,8 @@ impl RunConfig {
     }
 }
 
-/// At least one method, each with a name of its own.
-pub fn check_methods(methods: &[Method]) -> Result<()> {
+/// Checks that there are methods, each with a name of its own, and reads the files that their options name.
+pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
     ensure!(
         !methods.is_empty(),
         "no [[method]] table; add one, such as:\n\n[[method]]\nname = \"plain\""
@@ -275,6 +271,10 @@ pub fn check_methods(methods: &[Method]) -> Result<()> {
             "two methods are named \"{}\"; names are the rows of the table, so make them differ",
             method.name
         );
+    }
+    for method in methods {
+        let resolved = method.rope.resolve();
+        resolved.with_context(|| format!("method \"{}\"", method.name))?;
     }
     Ok(())
 }

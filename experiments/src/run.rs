@@ -139,7 +139,7 @@ fn execute(
     ALLOCATED.reset_peak_usage();
     let start = Instant::now();
     let method = &config.methods[pass.method];
-    let plan = model.plan(method, cells::pass_length(config, pass.length))?;
+    let plan = model.plan(method, cells::lengths_of(config, pass.length))?;
     let mut nll = Vec::with_capacity(pass.starts.len());
     for &window in &pass.starts {
         nll.push(model.nll(&stream.ids[window..window + pass.length], &plan)?);
@@ -178,9 +178,7 @@ fn record(identity: &Identity, cell: &Cell, pass: &Pass, losses: &PassLosses) ->
         protocol: cell.protocol,
         protocol_detail: cell.protocol.describe(&config.perplexity),
         average: cell.protocol.average(),
-        settings: serde_json::json!({
-            "rope": method.rope, "logn": method.logn, "window": method.window, "sinks": method.sinks,
-        }),
+        settings: cells::settings(method),
         model: config.model.path.clone(),
         checkpoint: model.digest().to_owned(),
         tokenizer: identity.tokenizer.to_owned(),

@@ -225,11 +225,7 @@ fn read_methods(path: &Path, only: Option<&str>) -> Result<Vec<Method>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let file: MethodsFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
     let mut methods = file.methods;
-    config::check_methods(&methods).with_context(|| path.display().to_string())?;
-    for method in &mut methods {
-        let resolved = method.rope.resolve();
-        resolved.with_context(|| format!("{}: method \"{}\"", path.display(), method.name))?;
-    }
+    config::prepare_methods(&mut methods).with_context(|| path.display().to_string())?;
     if let Some(only) = only {
         let names: Vec<String> = methods.iter().map(|m| format!("\"{}\"", m.name)).collect();
         methods.retain(|method| method.name == only);
