@@ -11,6 +11,7 @@ mod parquet;
 mod text;
 mod tokenizer;
 
+pub use articles::{Article, Piece, held_out_articles, training_articles};
 pub use corpus::{Corpus, Document};
 pub use error::DataError;
 pub use tokenizer::Tokenizer;
