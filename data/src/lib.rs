@@ -23,4 +23,4 @@ pub use draw::Draw;
 pub use error::DataError;
 pub use haystack::{Place, Prompt};
 pub use needle::{Needle, NeedleError, NeedleTask};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{SPLIT, Tokenizer};

@@ -10,8 +10,8 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::DataError;
 
-/// Text is first cut into these pieces; byte pairs merge only within a piece.
-const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen's split pattern: text is first cut into these pieces, and byte pairs merge only within a piece.
+pub const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The regex engine keeps one backtracking entry per character for `\s+(?!\S)` and gives up at a million.
 /// Longer blanks than this many bytes are therefore cut out beforehand, see [`find_blank`].
@@ -119,6 +119,11 @@ impl Tokenizer {
             size: self.vocab_size(),
         })?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The number of ordinary tokens, whose ids come before those of the special ones.
+    pub fn ranks(&self) -> usize {
+        self.ranks
     }
 
     /// The number of tokens, special ones included.

@@ -135,22 +135,7 @@ impl RunConfig {
     /// # Errors
     /// Anything that is unknown, missing, or contradicts something else in the config.
     pub fn load(path: &Path, set: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut table: toml::Table =
-            toml::from_str(&text).with_context(|| path.display().to_string())?;
-        for assignment in set {
-            apply(&mut table, assignment).with_context(|| format!("--set {assignment}"))?;
-        }
-        // The text is parsed once more, so that errors point at a line.
-        let text = if set.is_empty() {
-            text
-        } else {
-            toml::to_string(&table)?
-        };
-        let mut config: RunConfig = toml::from_str(&text).with_context(|| match set {
-            [] => path.display().to_string(),
-            _ => format!("{} with --set {}", path.display(), set.join(" --set ")),
-        })?;
+        let mut config: RunConfig = read(path, set)?;
         prepare_methods(&mut config.methods).with_context(|| path.display().to_string())?;
         config.check().with_context(|| path.display().to_string())?;
         let perplexity = &mut config.perplexity;
@@ -248,6 +233,26 @@ impl RunConfig {
         }
         Ok(())
     }
+}
+
+/// Reads a TOML file with `--set KEY=VALUE` overrides.
+pub fn read<T: serde::de::DeserializeOwned>(path: &Path, set: &[String]) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut table: toml::Table =
+        toml::from_str(&text).with_context(|| path.display().to_string())?;
+    for assignment in set {
+        apply(&mut table, assignment).with_context(|| format!("--set {assignment}"))?;
+    }
+    // The text is parsed once more, so that errors point at a line.
+    let text = if set.is_empty() {
+        text
+    } else {
+        toml::to_string(&table)?
+    };
+    toml::from_str(&text).with_context(|| match set {
+        [] => path.display().to_string(),
+        _ => format!("{} with --set {}", path.display(), set.join(" --set ")),
+    })
 }
 
 /// Checks that there are methods, each with a name of its own, and reads the files that their options name.

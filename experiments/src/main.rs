@@ -14,6 +14,9 @@ mod report;
 mod run;
 mod score;
 mod tokenize;
+mod train;
+#[cfg(feature = "train-tokenizer")]
+mod train_tokenizer;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -98,6 +101,30 @@ Examples:
   longspan random-checkpoint /tmp/qwen-1.8b --shape qwen-1.8b --dtype bf16
   longspan random-checkpoint /tmp/wide --shape micro --vocab-size 151936 --tokenizer qwen.tiktoken")]
     RandomCheckpoint(random::Args),
+    /// Train a model from scratch
+    #[command(after_help = "\
+The folder gets config.toml, train.jsonl, loss.svg and loss.png, and model/: a checkpoint to run.
+Running again continues from the last saved state, step for step as if never stopped.
+
+Examples:
+  longspan train experiments/configs/tiny.toml
+  longspan train my.toml --out runs/train/first --set schedule.minutes=20")]
+    Train {
+        /// TOML file with [model], [schedule], [[source]] and [[phase]]
+        config: PathBuf,
+        /// Override a key of the config: a dotted path, numbers for the entries of a list
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Folder [default: runs/train/NAME-OF-THE-CONFIG]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Learn a byte-pair vocabulary with Qwen's split pattern
+    #[cfg(feature = "train-tokenizer")]
+    #[command(after_help = "\
+Example:
+  longspan train-tokenizer qwen.tiktoken --size 1840 --text arxiv/train.jsonl builtin:articles")]
+    TrainTokenizer(train_tokenizer::Args),
 }
 
 fn execute(command: Command) -> Result<()> {
@@ -108,6 +135,9 @@ fn execute(command: Command) -> Result<()> {
         Command::List { what } => list::list(what),
         Command::Report { dir } => report::report(&dir),
         Command::RandomCheckpoint(args) => random::random_checkpoint(&args),
+        Command::Train { config, set, out } => train::train(&config, &set, out),
+        #[cfg(feature = "train-tokenizer")]
+        Command::TrainTokenizer(args) => train_tokenizer::train_tokenizer(&args),
     }
 }
 

