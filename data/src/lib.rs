@@ -12,6 +12,6 @@ mod text;
 mod tokenizer;
 
 pub use articles::{Article, Piece, held_out_articles, training_articles};
-pub use corpus::{Corpus, Document};
+pub use corpus::{BUILTIN_ARTICLES, Corpus, Document};
 pub use error::DataError;
 pub use tokenizer::Tokenizer;
