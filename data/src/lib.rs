@@ -2,6 +2,7 @@
 //!
 //! - [`Tokenizer`] turns text into Qwen's token ids and back.
 //! - [`Corpus`] streams documents from text, JSON Lines and Parquet files, or from the built-in articles.
+//! - [`Article`] is a generated text with the true likelihood of each of its pieces, given all or a part of what is before.
 //! - [`DataError`] says what is wrong with a file, where, and what to do about it.
 
 mod articles;
