@@ -1,0 +1,118 @@
+//! What the keys and values of needles are drawn from.
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::words::WORDS;
+
+/// What keys or values are drawn from: `"digits:5"`, `"letters:4"`, `"words"`, `"words:2"` or a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "DrawText", into = "DrawText")]
+pub enum Draw {
+    /// A number of so many digits, the first not 0.
+    Digits(usize),
+    /// So many lower-case letters.
+    Letters(usize),
+    /// So many common nouns with blanks between.
+    Words(usize),
+    /// One of these.
+    List(Vec<String>),
+}
+
+/// [`Draw`] as a config has it.
+#[derive(Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "\"digits:5\", \"letters:4\", \"words\", \"words:2\" or a list of strings"
+)]
+enum DrawText {
+    Name(String),
+    List(Vec<String>),
+}
+
+impl TryFrom<DrawText> for Draw {
+    type Error = String;
+
+    fn try_from(text: DrawText) -> Result<Self, String> {
+        let name = match text {
+            DrawText::List(list) => return Ok(Draw::List(list)),
+            DrawText::Name(name) => name,
+        };
+        let (kind, count) = match name.split_once(':') {
+            Some((kind, count)) => (kind, count.parse().ok()),
+            None if name == "words" => ("words", Some(1)),
+            None => (name.as_str(), None),
+        };
+        match (kind, count) {
+            ("digits", Some(count @ 1..=1000)) => Ok(Draw::Digits(count)),
+            ("letters", Some(count @ 1..=1000)) => Ok(Draw::Letters(count)),
+            ("words", Some(count @ 1..=1000)) => Ok(Draw::Words(count)),
+            _ => Err(format!(
+                "{name:?} is nothing to draw from; give \"digits:5\", \"letters:4\", \"words\" or \
+                 \"words:2\" (with a number from 1 to 1000), or a list of strings"
+            )),
+        }
+    }
+}
+
+impl From<Draw> for DrawText {
+    fn from(draw: Draw) -> Self {
+        match draw {
+            Draw::Digits(count) => DrawText::Name(format!("digits:{count}")),
+            Draw::Letters(count) => DrawText::Name(format!("letters:{count}")),
+            Draw::Words(count) => DrawText::Name(format!("words:{count}")),
+            Draw::List(list) => DrawText::List(list),
+        }
+    }
+}
+
+impl Draw {
+    /// One of them at random.
+    fn draw(&self, rng: &mut impl Rng) -> String {
+        let mut letter = |first: u8, count: usize| char::from(first + below(rng, count) as u8);
+        match self {
+            Draw::Digits(count) => (0..*count)
+                .map(|place| match place {
+                    0 => letter(b'1', 9),
+                    _ => letter(b'0', 10),
+                })
+                .collect(),
+            Draw::Letters(count) => (0..*count).map(|_| letter(b'a', 26)).collect(),
+            Draw::Words(count) => {
+                let words: Vec<&str> = (0..*count)
+                    .map(|_| WORDS[below(rng, WORDS.len())])
+                    .collect();
+                words.join(" ")
+            }
+            Draw::List(list) => list[below(rng, list.len())].clone(),
+        }
+    }
+
+    /// So many draws, all different; [`Draw::variety`] says how many there can be.
+    pub(crate) fn draw_different(&self, count: usize, rng: &mut impl Rng) -> Vec<String> {
+        let mut drawn: Vec<String> = Vec::with_capacity(count);
+        while drawn.len() < count {
+            let next = self.draw(rng);
+            if !drawn.contains(&next) {
+                drawn.push(next);
+            }
+        }
+        drawn
+    }
+
+    /// How many different things can be drawn.
+    pub(crate) fn variety(&self) -> usize {
+        let power = |base: usize, count: usize| base.saturating_pow(count.min(64) as u32);
+        match self {
+            Draw::Digits(count) => power(10, count.saturating_sub(1)).saturating_mul(9),
+            Draw::Letters(count) => power(26, *count),
+            Draw::Words(count) => power(WORDS.len(), *count),
+            Draw::List(list) => list.len(),
+        }
+    }
+}
+
+/// A number from 0 to `end - 1`; `rand`'s own ranges may change between its versions.
+fn below(rng: &mut impl Rng, end: usize) -> usize {
+    ((u128::from(rng.next_u64()) * end as u128) >> 64) as usize
+}
