@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
+use crate::floor::{self, Floor};
 use crate::plot::{self, Curve, PplFigure};
 use crate::protocol::{Protocol, SeOver};
 use crate::records::{self, Record, write_whole};
@@ -15,7 +16,7 @@ pub fn report(dir: &Path) -> Result<()> {
     let records = records::load_records(dir)?;
     let path = dir.join("config.toml");
     let config = RunConfig::load(&path, &[])?;
-    write(dir, &records, &config)
+    write(dir, &records, &floor::read(dir)?, &config)
 }
 
 /// Rows and columns of one protocol's table.
@@ -25,10 +26,11 @@ struct Table<'a> {
     methods: Vec<&'a str>,
     lengths: Vec<usize>,
     records: Vec<&'a Record>,
+    floors: Vec<&'a Floor>,
 }
 
 /// The tables of a run, in the config's order of protocols and methods.
-fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
+fn tables<'a>(records: &'a [Record], floors: &'a [Floor], config: &'a RunConfig) -> Vec<Table<'a>> {
     config
         .perplexity
         .protocol
@@ -42,6 +44,7 @@ fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
             let mut lengths: Vec<usize> = records.iter().map(|record| record.length).collect();
             lengths.sort_unstable();
             lengths.dedup();
+            let floors = floors.iter();
             let known = |name: &&str| records.iter().any(|record| record.method == **name);
             let methods = config.methods.iter().map(|method| method.name.as_str());
             Some(Table {
@@ -50,6 +53,7 @@ fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
                 methods: methods.filter(known).collect(),
                 lengths,
                 records,
+                floors: floors.filter(|floor| floor.protocol == protocol).collect(),
             })
         })
         .collect()
@@ -62,6 +66,11 @@ impl Table<'_> {
         records
             .find(|record| record.method == method && record.length == length)
             .copied()
+    }
+
+    fn floor(&self, length: usize) -> Option<&Floor> {
+        let mut floors = self.floors.iter();
+        floors.find(|floor| floor.length == length).copied()
     }
 
     /// Markdown, with columns padded so that it reads in a terminal too.
@@ -79,6 +88,14 @@ impl Table<'_> {
             let mut row = vec![method.replace('|', "\\|")];
             let cells = self.lengths.iter();
             row.extend(cells.map(|&length| self.record(method, length).map_or("-".into(), number)));
+            rows.push(row);
+        }
+        if !self.floors.is_empty() {
+            let mut row = vec![floor::ROW.to_owned()];
+            let cells = self.lengths.iter().map(|&length| self.floor(length));
+            row.extend(cells.map(|floor| {
+                floor.map_or("-".into(), |floor| format!("{:.3}", floor.perplexity()))
+            }));
             rows.push(row);
         }
         let width: Vec<usize> = (0..rows[0].len())
@@ -149,11 +166,11 @@ pub fn one_line(record: &Record) -> String {
 }
 
 /// Writes `table.md`, `table.csv` and the figures, and prints the tables.
-pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
+pub fn write(dir: &Path, records: &[Record], floors: &[Floor], config: &RunConfig) -> Result<()> {
     let Some(newest) = records.last() else {
         return Ok(());
     };
-    let tables = tables(records, config);
+    let tables = tables(records, floors, config);
     let mut text = format!(
         "# Perplexity by context length\n\n- model: {} ({}, trained at {} tokens, checkpoint {})\n- data: {}\n",
         newest.model,
@@ -167,6 +184,14 @@ pub fn write(dir: &Path, records: &[Record], config: &RunConfig) -> Result<()> {
             "- note: builtin:random is a generated checkpoint with random weights: its numbers show \
              that everything runs, not which method helps\n",
         );
+    }
+    if !floors.is_empty() {
+        writeln!(
+            text,
+            "- {}: the perplexity of a reader of the same windows who knows by which rules the text was \
+             made; no model can be expected to go below it",
+            floor::ROW
+        )?;
     }
     for table in &tables {
         let unit = match table.protocol.by_document() {
@@ -206,7 +231,7 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             record.nll_se.unwrap_or(0.0),
         ))
     };
-    let curves: Vec<Curve> = table
+    let mut curves: Vec<Curve> = table
         .methods
         .iter()
         .map(|&method| {
@@ -215,6 +240,7 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             Curve {
                 name: method.to_owned(),
                 points: found.filter_map(point).collect(),
+                floor: false,
             }
         })
         .collect();
@@ -224,6 +250,17 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             table.protocol.name()
         ));
         return Ok(());
+    }
+    if !table.floors.is_empty() {
+        let lengths = table.lengths.iter();
+        let floors = lengths.filter_map(|&length| table.floor(length));
+        curves.push(Curve {
+            name: "floor".to_owned(),
+            points: floors
+                .map(|floor| (floor.length, floor.perplexity(), 0.0))
+                .collect(),
+            floor: true,
+        });
     }
     let figure = PplFigure {
         title: format!(
@@ -293,6 +330,26 @@ fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
                     record.peak_bytes.to_string(),
                 ])?;
             }
+        }
+        let floors = table.lengths.iter();
+        for floor in floors.filter_map(|&length| table.floor(length)) {
+            let none = String::new;
+            csv.write_record([
+                table.protocol.name().to_owned(),
+                floor::ROW.to_owned(),
+                floor.length.to_string(),
+                floor.perplexity().to_string(),
+                floor.nll.to_string(),
+                none(),
+                none(),
+                floor.windows.to_string(),
+                floor.fed.to_string(),
+                floor.scored.to_string(),
+                none(),
+                none(),
+                none(),
+                none(),
+            ])?;
         }
     }
     write_whole(path, &csv.into_inner().context("table.csv")?)

@@ -10,6 +10,7 @@ use longspan_model::Qwen;
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
 use crate::config::RunConfig;
+use crate::floor;
 use crate::open;
 use crate::protocol::{self, TokenStream};
 use crate::records::{PassLosses, Record, RunFolder};
@@ -35,6 +36,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     }
     let stream = cells::read_tokens(&config, &tokenizer, vocabulary)?;
     let cells = cells::cells(&config, &stream);
+    let floors = floor::floors(&config, &tokenizer, &stream, &cells)?;
     let passes = cells::passes(&config, &checkpoint.config.geometry(), &cells)
         .with_context(|| path.display().to_string())?;
     let mut folder = RunFolder::open(&out, &config)?;
@@ -68,6 +70,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     }
 
     folder.write_cells(&keys)?;
+    floor::write(&out, &floors)?;
 
     let bar = progress_bar(&todo, &model);
     for pass in todo {
@@ -106,7 +109,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     // The folder may hold records of a checkpoint or a text that stood at the same path before.
     let mut records = folder.records;
     records.retain(|record| keys.contains(&record.key));
-    report::write(&out, &records, &config)
+    report::write(&out, &records, &floors, &config)
 }
 
 /// Relative cost of a window of `n` tokens, for the ETA: multiply-adds of weights and of attention.
