@@ -44,7 +44,10 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             config.schedule.steps = before.schedule.steps;
             config.schedule.minutes = None;
         }
-        let (there, now) = (toml::Value::try_from(before)?, toml::Value::try_from(&config)?);
+        let (there, now) = (
+            toml::Value::try_from(before)?,
+            toml::Value::try_from(&config)?,
+        );
         if let Some(difference) = difference("", &there, &now) {
             bail!(
                 "{}: a training with another config: {difference}; give another folder with --out",
@@ -78,7 +81,13 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     let state = newest_state(&out, log.saved_step())?;
     let mut trainer = match &state {
         Some((folder, _)) => Trainer::resume(folder, &config.optimizer, &device)?,
-        None => Trainer::new(model, &config.initial, &config.optimizer, config.seed, &device),
+        None => Trainer::new(
+            model,
+            &config.initial,
+            &config.optimizer,
+            config.seed,
+            &device,
+        ),
     };
     let start = state.as_ref().map_or(0, |(_, step)| *step);
     log.rewind(start)?;
@@ -124,11 +133,15 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     bar.finish_and_clear();
     let folder = out.join("model");
     trainer.export(&folder, WeightType::Bf16)?;
-    let vocabulary = std::fs::read(&config.tokenizer)
-        .with_context(|| config.tokenizer.display().to_string())?;
+    let vocabulary =
+        std::fs::read(&config.tokenizer).with_context(|| config.tokenizer.display().to_string())?;
     write_whole(&folder.join("qwen.tiktoken"), &vocabulary)?;
     log.report(&out, &config)?;
-    crate::print(&format!("{}\nwritten to {}\n", log.summary(), out.display()))
+    crate::print(&format!(
+        "{}\nwritten to {}\n",
+        log.summary(),
+        out.display()
+    ))
 }
 
 fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> QwenConfig {
@@ -170,7 +183,10 @@ fn measure(
         per_step += seconds * (phase.until - start);
         start = phase.until;
     }
-    let minutes = config.schedule.minutes.expect("measured for the minutes given");
+    let minutes = config
+        .schedule
+        .minutes
+        .expect("measured for the minutes given");
     let steps = ((minutes * 60.0 / per_step) as u64).max(1);
     crate::tell(format_args!(
         "{minutes} minutes at {per_step:.3} s a step: {steps} steps"
@@ -206,7 +222,9 @@ fn newest_state(out: &Path, logged: u64) -> Result<Option<(PathBuf, u64)>> {
     let mut found = None;
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let step = name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok());
+        let step = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse::<u64>().ok());
         if let Some(step) = step.filter(|&step| step <= logged)
             && found.as_ref().is_none_or(|(_, newest)| step > *newest)
         {

@@ -97,8 +97,7 @@ fn read(path: &str, args: &Args, documents: &mut Vec<String>) -> Result<()> {
 fn learn(documents: Vec<String>, size: usize) -> Result<Vec<Vec<u8>>> {
     let failed = |error: tokenizers::Error| anyhow::anyhow!("training the vocabulary: {error}");
     let pattern = SplitPattern::Regex(SPLIT.to_owned());
-    let split =
-        Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+    let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
     let bytes = ByteLevel::new(false, false, false);
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(BPE::default())

@@ -161,6 +161,9 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
+    /// A method that does not fit the model.
+    #[error(transparent)]
+    Plan(#[from] longspan_attention::PlanError),
     /// Training diverged.
     #[error("the loss is {loss}; lower the learning rate or warm up longer")]
     LossNotFinite {

@@ -54,7 +54,12 @@ fn plain() -> Method {
 
 fn losses(trainer: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
     steps
-        .map(|step| trainer.step(&batches(step % 2), &plain(), 3e-3).unwrap().loss)
+        .map(|step| {
+            trainer
+                .step(&batches(step % 2), &plain(), 3e-3)
+                .unwrap()
+                .loss
+        })
         .collect()
 }
 

@@ -291,12 +291,17 @@ impl TrainConfig {
         }
         for (i, source) in self.sources.iter().enumerate() {
             ensure!(
-                self.sources[..i].iter().all(|other| other.name != source.name),
+                self.sources[..i]
+                    .iter()
+                    .all(|other| other.name != source.name),
                 "two sources are named {:?}; make them differ",
                 source.name
             );
         }
-        ensure!(!self.phases.is_empty(), "no [[phase]]; add one with until = 1.0");
+        ensure!(
+            !self.phases.is_empty(),
+            "no [[phase]]; add one with until = 1.0"
+        );
         let mut start = 0.0;
         for (i, phase) in self.phases.iter().enumerate() {
             let last = i + 1 == self.phases.len();
@@ -336,7 +341,9 @@ impl TrainConfig {
             }
         }
         ensure!(
-            self.phases.iter().any(|phase| phase.lengths.contains(&self.model.trained)),
+            self.phases
+                .iter()
+                .any(|phase| phase.lengths.contains(&self.model.trained)),
             "no phase has the length model.trained = {}; a model is trained at the longest length it sees",
             self.model.trained
         );

@@ -144,7 +144,9 @@ impl Log {
 
     /// Tokens and seconds so far.
     pub fn totals(&self) -> (u64, f64) {
-        self.lines.last().map_or((0, 0.0), |line| (line.tokens, line.seconds))
+        self.lines
+            .last()
+            .map_or((0, 0.0), |line| (line.tokens, line.seconds))
     }
 
     /// Forgets the lines after a step: they are written again.
@@ -182,7 +184,9 @@ impl Log {
             last.tokens as f64 / 1e6,
             last.seconds / 60.0,
             last.loss,
-            last.probe.as_ref().map_or(String::new(), |probe| format!(", {probe}"))
+            last.probe
+                .as_ref()
+                .map_or(String::new(), |probe| format!(", {probe}"))
         )
     }
 

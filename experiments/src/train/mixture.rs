@@ -70,7 +70,9 @@ impl Mixture {
                     "source {of:?} names {name:?}, which is no text source"
                 );
                 let mut sources = config.sources.iter();
-                Ok(sources.position(|source| source.name == *name).expect("found"))
+                Ok(sources
+                    .position(|source| source.name == *name)
+                    .expect("found"))
             };
             names.iter().map(find).collect()
         };
@@ -104,11 +106,16 @@ impl Mixture {
         }
         let single = |text: &str| match tokenizer.encode(text).as_slice() {
             [id] => Ok(*id),
-            ids => bail!("{text:?} is {} tokens of this vocabulary; one is needed", ids.len()),
+            ids => bail!(
+                "{text:?} is {} tokens of this vocabulary; one is needed",
+                ids.len()
+            ),
         };
         Ok(Mixture {
             sources,
-            digits: (0..10).map(|d| single(&d.to_string())).collect::<Result<_>>()?,
+            digits: (0..10)
+                .map(|d| single(&d.to_string()))
+                .collect::<Result<_>>()?,
             blank: single(" ")?,
             ordinary: tokenizer.ranks() as u32,
             seed: config.seed,
@@ -233,7 +240,11 @@ impl Mixture {
         for fact in &facts {
             let (a, b): (f64, f64) = (rng.random(), rng.random());
             let (from, to) = (a.min(b), a.max(b));
-            let mut times: Vec<f64> = fact.needles.iter().map(|_| from * rng.random::<f64>()).collect();
+            let mut times: Vec<f64> = fact
+                .needles
+                .iter()
+                .map(|_| from * rng.random::<f64>())
+                .collect();
             times.sort_by(f64::total_cmp);
             for (time, needle) in times.into_iter().zip(&fact.needles) {
                 events.push((time, needle.iter().map(|&id| (id, ASIDE)).collect()));
@@ -255,7 +266,11 @@ impl Mixture {
         let mut done = 0;
         let mut cuts = cuts.into_iter();
         for (time, tokens) in events {
-            let to = if time <= 1.0 { cuts.next().expect("one each") } else { rest };
+            let to = if time <= 1.0 {
+                cuts.next().expect("one each")
+            } else {
+                rest
+            };
             sequence.extend(text[done..to].iter().map(|&id| (id, 1.0)));
             done = to;
             sequence.extend(tokens);
@@ -268,7 +283,9 @@ impl Mixture {
     fn pairs(&self, len: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<(u32, f32)> {
         let mut tokens = |most: usize, least: usize, rng: &mut Xoshiro256PlusPlus| -> Vec<u32> {
             let count = rng.random_range(least..=most);
-            (0..count).map(|_| rng.random_range(0..self.ordinary)).collect()
+            (0..count)
+                .map(|_| rng.random_range(0..self.ordinary))
+                .collect()
         };
         let (before, between, after) = (tokens(3, 0, rng), tokens(2, 0, rng), tokens(2, 0, rng));
         let count = rng.random_range(1..=(len / 20).clamp(1, 8));
@@ -357,7 +374,10 @@ fn weighted(weights: &[f64], rng: &mut Xoshiro256PlusPlus) -> usize {
         at -= weight;
     }
     // Rounding: the last one that can be drawn.
-    weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0)
+    weights
+        .iter()
+        .rposition(|&weight| weight > 0.0)
+        .unwrap_or(0)
 }
 
 /// The preset of a name.

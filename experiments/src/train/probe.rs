@@ -29,7 +29,10 @@ pub struct Probed {
 
 impl fmt::Display for Probed {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let recall = self.recall.iter().map(|(name, x)| format!("{name} {:.0} %", 100.0 * x));
+        let recall = self
+            .recall
+            .iter()
+            .map(|(name, x)| format!("{name} {:.0} %", 100.0 * x));
         let perplexity = (self.perplexity.iter()).map(|(name, x)| format!("{name} ppl {x:.2}"));
         f.write_str(&recall.chain(perplexity).collect::<Vec<_>>().join(", "))
     }
@@ -65,7 +68,9 @@ impl Prober {
             let cut: Vec<Vec<u32>> = (documents.iter())
                 .flat_map(|ids| {
                     let stride = (ids.len() / per_document).max(length);
-                    ids.chunks(stride).filter_map(|chunk| chunk.get(..length)).map(<[u32]>::to_vec)
+                    ids.chunks(stride)
+                        .filter_map(|chunk| chunk.get(..length))
+                        .map(<[u32]>::to_vec)
                 })
                 .take(WINDOWS)
                 .collect();
@@ -119,7 +124,9 @@ impl Prober {
                 sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
                 count += nll.len();
             }
-            probed.perplexity.insert(name.clone(), (sum / count as f64).exp());
+            probed
+                .perplexity
+                .insert(name.clone(), (sum / count as f64).exp());
         }
         for (name, prompts) in &self.prompts {
             let mut right = 0;
