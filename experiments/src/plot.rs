@@ -1,7 +1,8 @@
-//! The figure of perplexity against context length.
+//! The figures: perplexity against context length (here), and needles by length and depth (`heatmap`).
 
 mod axes;
 mod canvas;
+mod heatmap;
 mod legend;
 mod pens;
 
@@ -14,6 +15,7 @@ pub use axes::length_label;
 use axes::{LABEL_EM, Plot, y_ticks};
 use canvas::Align::{End, Middle, Start};
 use canvas::{Canvas, PAGE, Point};
+pub use heatmap::{HeatFigure, Panel, draw_heatmaps};
 use legend::Legend;
 use pens::{Style, style};
 
