@@ -4,6 +4,7 @@ mod axes;
 mod canvas;
 mod heatmap;
 mod legend;
+mod palette;
 mod pens;
 
 use std::path::Path;

@@ -36,25 +36,14 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
         ));
     }
     let geometry = checkpoint.config.geometry();
-    let perplexity = match &config.perplexity {
-        Some(table) => Some(PerplexityRun::new(
-            &config,
-            table,
-            &tokenizer,
-            &checkpoint.config,
-        )),
-        None => None,
-    };
+    let perplexity = config.perplexity.as_ref();
     let perplexity = perplexity
+        .map(|table| PerplexityRun::new(&config, table, &tokenizer, &checkpoint.config))
         .transpose()
         .with_context(|| path.display().to_string())?;
-    let needle = match &config.needle {
-        Some(table) => Some(NeedleRun::new(
-            &config, table, &tokenizer, &geometry, vocabulary,
-        )),
-        None => None,
-    };
+    let needle = config.needle.as_ref();
     let needle = needle
+        .map(|table| NeedleRun::new(&config, table, &tokenizer, &geometry, vocabulary))
         .transpose()
         .with_context(|| path.display().to_string())?;
     let mut folder = RunFolder::open(&out, &config)?;

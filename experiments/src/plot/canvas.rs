@@ -78,6 +78,19 @@ impl Canvas {
         self.marks.push(Mark::Polygon(corners, colour));
     }
 
+    /// A filled rectangle between two opposite corners.
+    pub fn rectangle(&mut self, a: Point, b: Point, colour: RGBColor) {
+        self.polygon(vec![a, (b.0, a.1), b, (a.0, b.1)], colour);
+    }
+
+    /// The outline of a rectangle, its corners filled.
+    pub fn frame(&mut self, a: Point, b: Point, colour: RGBColor, width: f64) {
+        let corners = [a, (b.0, a.1), b, (a.0, b.1)];
+        for side in 0..4 {
+            self.line(&[corners[side], corners[(side + 1) % 4]], colour, width);
+        }
+    }
+
     /// Text of size `em` with its baseline through `at`.
     pub fn text(&mut self, text: &str, at: Point, em: f64, colour: RGBColor, align: Align) {
         self.marks

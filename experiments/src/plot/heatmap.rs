@@ -9,6 +9,7 @@ use plotters::style::{RGBColor, WHITE};
 use super::axes::{LABEL_EM, length_label, spread};
 use super::canvas::Align::{End, Middle, MiddleUpwards, Start};
 use super::canvas::{Canvas, PAGE};
+use super::palette::{colour, pen_on};
 use super::pens::{Marker, Style};
 use super::{GREY, INK};
 
@@ -38,9 +39,6 @@ pub struct HeatFigure {
     pub panels: Vec<Panel>,
 }
 
-/// Colours of the scores 0, 0.5 and 1: red, yellow and green, as readers know them, but each lighter than the one
-/// before, so that the order shows without hues too.
-const COLOURS: [(u8, u8, u8); 3] = [(0xc8, 0x28, 0x46), (0xf2, 0xb1, 0x3c), (0x86, 0xf0, 0xae)];
 /// Ink of what is not there.
 const MISSING: RGBColor = RGBColor(226, 226, 226);
 const GRID: RGBColor = RGBColor(226, 226, 226);
@@ -68,24 +66,6 @@ const MEAN: Style = Style {
 /// Strokes of the line at the trained length, and at the threshold.
 const TRAINED: &[f64] = &[16.0, 10.0];
 const THRESHOLD: &[f64] = &[5.0, 8.0];
-
-/// The colour of a score.
-fn colour(score: f64) -> RGBColor {
-    let place = score.clamp(0.0, 1.0) * 2.0;
-    let (low, high) = match place < 1.0 {
-        true => (COLOURS[0], COLOURS[1]),
-        false => (COLOURS[1], COLOURS[2]),
-    };
-    let share = if place < 1.0 { place } else { place - 1.0 };
-    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * share).round() as u8;
-    RGBColor(mix(low.0, high.0), mix(low.1, high.1), mix(low.2, high.2))
-}
-
-/// Relative luminance, 0 to 1 (WCAG 2).
-fn luminance(RGBColor(r, g, b): RGBColor) -> f64 {
-    let linear = |x: u8| (f64::from(x) / 255.0).powf(2.2);
-    0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)
-}
 
 /// Where everything of the figure stands.
 struct Layout {
@@ -246,7 +226,7 @@ impl Place {
             let line = [(at, self.top), (at, self.top + self.curve)];
             canvas.dashed(&line, TRAINED, INK, 4.0);
         }
-        frame(canvas, (left, self.top), (right, self.top + self.curve));
+        canvas.frame((left, self.top), (right, self.top + self.curve), INK, 3.0);
         let point = |(i, scores): (usize, &Vec<Option<f64>>)| {
             let known: Option<Vec<f64>> = scores.iter().copied().collect();
             let mean = known.map(|known| known.iter().sum::<f64>() / known.len() as f64)?;
@@ -276,25 +256,25 @@ impl Place {
                 let left = self.left + i as f64 * width;
                 let top = self.cells_top() + j as f64 * height;
                 let ink = score.map_or(MISSING, colour);
-                rectangle(
-                    canvas,
+                canvas.rectangle(
                     (left + rim, top + rim),
                     (left + width - rim, top + height - rim),
                     ink,
                 );
                 if em >= SMALLEST_EM {
                     let text = score.map_or("–".to_owned(), |s| format!("{:.0}", s * 100.0));
-                    let pen = if luminance(ink) < 0.3 { WHITE } else { INK };
+                    let pen = pen_on(ink);
                     let at = (left + width / 2.0, top + height / 2.0 + 0.35 * em);
                     canvas.text(&text, at, em, pen, Middle);
                 }
             }
         }
         let top = self.cells_top();
-        frame(
-            canvas,
+        canvas.frame(
             (self.left, top),
             (self.left + self.width, top + self.heat),
+            INK,
+            3.0,
         );
     }
 
@@ -390,22 +370,11 @@ fn paint_foot(canvas: &mut Canvas, figure: &HeatFigure, top: f64, (left, right):
     for step in 0..steps {
         let x = |step: i32| start + bar * f64::from(step) / f64::from(steps);
         let score = (f64::from(step) + 0.5) / f64::from(steps);
-        rectangle(canvas, (x(step), y), (x(step + 1), y + 30.0), colour(score));
+        canvas.rectangle((x(step), y), (x(step + 1), y + 30.0), colour(score));
     }
-    frame(canvas, (start, y), (start + bar, y + 30.0));
+    canvas.frame((start, y), (start + bar, y + 30.0), INK, 3.0);
     canvas.text("score (%)  0", (start - 18.0, y + 26.0), em, INK, End);
     canvas.text("100", (start + bar + 18.0, y + 26.0), em, INK, Start);
-}
-
-fn rectangle(canvas: &mut Canvas, a: (f64, f64), b: (f64, f64), ink: RGBColor) {
-    canvas.polygon(vec![a, (b.0, a.1), b, (a.0, b.1)], ink);
-}
-
-fn frame(canvas: &mut Canvas, a: (f64, f64), b: (f64, f64)) {
-    let corners = [a, (b.0, a.1), b, (a.0, b.1)];
-    for side in 0..4 {
-        canvas.line(&[corners[side], corners[(side + 1) % 4]], INK, 3.0);
-    }
 }
 
 #[cfg(test)]
@@ -431,26 +400,6 @@ mod tests {
             lengths: (0..lengths).map(|i| 512 << i).collect(),
             depths: (0..depths).map(|j| j as f64 / depths as f64).collect(),
             panels: (0..panels).map(panel).collect(),
-        }
-    }
-
-    #[test]
-    fn a_higher_score_is_lighter_and_its_number_is_read() {
-        let lights: Vec<f64> = (0..=100)
-            .map(|i| luminance(colour(f64::from(i) / 100.0)))
-            .collect();
-        assert!(
-            lights.windows(2).all(|pair| pair[0] < pair[1]),
-            "{lights:?}"
-        );
-        // WCAG 2 asks for 4.5 between small text and its ground.
-        let contrast = |light: f64, dark: f64| (light + 0.05) / (dark + 0.05);
-        for light in lights {
-            let pair = match light < 0.3 {
-                true => contrast(1.0, light),
-                false => contrast(light, luminance(INK)),
-            };
-            assert!(pair >= 3.0, "{light}: {pair}");
         }
     }
 
