@@ -43,6 +43,28 @@ pub struct LayerPlan {
 }
 
 impl LayerPlan {
+    /// The plan of `copies` sequences that lie side by side in one pass, each under this plan, none seeing
+    /// another.
+    pub fn packed(&self, copies: usize) -> LayerPlan {
+        let n = self.query_scale.len() as u32;
+        let shifted = |keys: &[Range<u32>]| {
+            let copies = (0..copies as u32).map(|copy| copy * n);
+            copies
+                .flat_map(|shift| keys.iter().map(move |k| k.start + shift..k.end + shift))
+                .collect()
+        };
+        let bands = self.bands.iter().map(|band| Band {
+            keys: shifted(&band.keys),
+            q_position: band.q_position.repeat(copies),
+            k_position: band.k_position.repeat(copies),
+            spectrum: band.spectrum.clone(),
+        });
+        LayerPlan {
+            bands: bands.collect(),
+            query_scale: self.query_scale.repeat(copies),
+        }
+    }
+
     /// Whether the first tokens of a longer pass under `longer` get exactly what `self` gives them.
     ///
     /// When it holds in every layer, causality makes the loss of those tokens equal, so one pass over

@@ -1,23 +1,104 @@
-//! Built-in text: generated articles that look like LaTeX mathematics.
+//! Built-in text: generated articles that look like LaTeX mathematics, of which the exact entropy is known.
 //!
-//! Every article invents notions, each with a name, a symbol and a number, proves results about them, and
-//! comes back to both much later, so that what was read long ago helps to predict what comes. The
-//! sentences mean nothing. Only integers and a fixed random generator are used: the text is the same on
-//! every machine.
+//! # The text
+//! An article is a sequence of sentences from [`SENTENCES`], each chosen with its weight and
+//! independently of all before it. A sentence with `<new>` introduces a notion, numbered 1, 2, ... in the
+//! order of the text, with four attributes: name, symbol, quantity and value, all uniform and
+//! independent. A sentence with `<ref>` comes back to notion `t - lag`, where `t` notions exist and
+//! `lag` is drawn from 1 to `t - 1` with weights near `1 / (lag + 1)`, and repeats some of its attributes; none does
+//! before the first [`OPENING`] notions. After [`STATEMENTS`] notions the article ends. Only integers and a fixed random
+//! generator are used: the text is the same on every machine.
+//!
+//! It can be read in one way only: no sentence's beginning (up to its first slot) is the beginning of
+//! another's; numbers have three digits, values four, syllables three letters; subscripts are single letters,
+//! and after every other word comes a character that words of its kind do not contain. So the
+//! probability of the text is the product of the probabilities of its choices; each is a [`Piece`].
+//!
+//! # What a reader of `text[from..]` knows
+//! The floor is the loss of the best reader of `text[from..]` who is also told the state of the writer at
+//! `from`: how many notions exist, the place in the sentence, the number printed last there, and the
+//! whole of an attribute that `from` cuts in two. Of a later choice this reader's probability is exact:
+//!
+//! - a sentence: its weight over the sum of weights, since sentences are independent;
+//! - a number: its weight over the sum for `t`, which the reader knows from the state and then from
+//!   labels; what was cut off has no part in it;
+//! - an attribute of notion `i` that stands in `text[from..]` already: 1. Its number `i` was printed
+//!   before it, so both the reader of then and of now know whose it is;
+//! - any other attribute: one over the number of possible ones. It is independent of all other
+//!   choices, and no choice depends on it, so nothing that the reader sees tells anything about it.
+//!
+//! A model that reads `text[from..]` without being told the state knows less, so that its expected loss
+//! is no smaller. How many bytes were cut off is taken to be unknown.
+
+use std::ops::Range;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
 use crate::Document;
 
-const ARTICLES: u64 = 64;
-/// An article ends with the first section that takes it past this many bytes.
-const ARTICLE_BYTES: usize = 150_000;
-const BLOCKS_PER_SECTION: usize = 12;
+/// Articles of the corpus `builtin:articles`: those of the seeds from 0 on.
+const HELD_OUT: u64 = 64;
+/// Notions of an article; with them it has about 200,000 bytes.
+const STATEMENTS: usize = 800;
+/// Notions introduced before any sentence comes back to one.
+const OPENING: usize = 10;
+/// The weight of a lag is this over the lag plus one, rounded down.
+const LAG_WEIGHT: u64 = 1_000_000;
 
-const SYLLABLES: [&str; 24] = [
-    "ba", "cor", "del", "fan", "gri", "hol", "jar", "kem", "lis", "mur", "nov", "pel", "quin",
-    "ros", "sol", "tav", "ul", "ver", "wen", "xan", "yor", "zim", "ast", "eck",
+const HEAD: &str = "\\documentclass{article}\n\\begin{document}\n";
+const END: &str = "\\end{document}\n";
+
+/// Sentences with their weights. Most repeat all that a statement says, word for word.
+const SENTENCES: [(u64, &str); 12] = [
+    (
+        12,
+        "\\begin{theorem}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{theorem}\n",
+    ),
+    (
+        12,
+        "\\begin{lemma}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{lemma}\n",
+    ),
+    (
+        16,
+        "\\defn\\label{s:<new>} The <name> $<symbol>$ has <quantity> $<value>$.\n",
+    ),
+    (3, "\n\\section{<topic>}\n"),
+    (
+        45,
+        "By~\\ref{s:<ref>}, the <name> $<symbol>$ has <quantity> $<value>$.\n",
+    ),
+    (
+        15,
+        "\\proof From~\\ref{s:<ref>}, the <name> $<symbol>$ has <quantity> $<value>$. \\qed\n",
+    ),
+    (
+        10,
+        "Following~\\cite{s:<ref>}, the <name> $<symbol>$ has <quantity> $<value>$.\n",
+    ),
+    (
+        10,
+        "As in~\\ref{s:<ref>}, the <name> has <quantity> $<value>$.\n",
+    ),
+    (
+        8,
+        "Due to~\\ref{s:<ref>}, the <name> $<symbol>$ is compact.\n",
+    ),
+    (
+        4,
+        "Hence~\\ref{s:<ref>} is sharp: $<symbol>$ has <quantity> $<value>$.\n",
+    ),
+    (4, "\\[ \\tag{s:<ref>} |<symbol>| \\le <value>. \\]\n"),
+    (
+        4,
+        "It remains to bound~\\ref{s:<ref>}, that is, the <quantity> of the <name>.\n",
+    ),
+];
+
+const SYLLABLES: [&str; 32] = [
+    "bal", "cor", "del", "fan", "gri", "hol", "jar", "kem", "lis", "mur", "nov", "pel", "qui",
+    "ros", "sol", "tav", "ulm", "ver", "wen", "xan", "yor", "zim", "ast", "eck", "bru", "dag",
+    "fer", "hux", "lom", "nim", "pra", "tes",
 ];
 const NOUNS: [&str; 16] = [
     "lattice",
@@ -37,7 +118,7 @@ const NOUNS: [&str; 16] = [
     "metric",
     "complex",
 ];
-const LETTERS: [&str; 12] = [
+const LETTERS: [&str; 16] = [
     "\\Lambda",
     "\\mathcal{F}",
     "\\mathcal{K}",
@@ -50,244 +131,245 @@ const LETTERS: [&str; 12] = [
     "\\Gamma",
     "\\mathcal{B}",
     "\\Psi",
+    "\\mathfrak{h}",
+    "\\Sigma",
+    "\\mathbb{P}",
+    "\\Xi",
+];
+const SUBSCRIPTS: [&str; 16] = [
+    "a", "b", "c", "d", "h", "j", "k", "m", "n", "p", "q", "r", "s", "t", "u", "w",
 ];
 const QUANTITIES: [&str; 8] = [
     "depth", "rank", "index", "weight", "width", "height", "degree", "defect",
 ];
-const PROPERTIES: [&str; 10] = [
-    "closed under finite sums",
-    "bounded from below",
-    "invariant under translation",
-    "determined by its restriction to the boundary",
-    "stable under base change",
-    "complete and separable",
-    "compatible with the grading",
-    "generated in degree one",
-    "finite on every compact set",
-    "independent of the choice of a basis",
-];
-const TOPICS: [&str; 10] = [
+/// Values have four digits.
+const VALUES: Range<usize> = 1000..10_000;
+const TOPICS: [&str; 8] = [
     "Preliminaries",
     "Local structure",
     "Global estimates",
-    "A compactness argument",
     "Duality",
     "The inductive step",
     "Examples",
-    "Comparison of invariants",
     "Sharpness",
     "Further reductions",
 ];
-const METHODS: [&str; 6] = [
-    "by induction on the number of generators",
-    "by passing to a subsequence",
-    "after replacing the cover by a finer one",
-    "by comparing both sides term by term",
-    "by the triangle inequality",
-    "after averaging over the group",
-];
 
-/// All built-in articles, each generated when it is asked for.
-pub(crate) fn documents() -> impl Iterator<Item = Document> + Send {
-    (0..ARTICLES).map(|number| Document {
-        source: format!("article {}", number + 1),
-        text: Article::write(number),
-    })
+/// A generated article and the choices that made it.
+pub struct Article {
+    /// The text, ASCII.
+    pub text: String,
+    pieces: Vec<Piece>,
 }
 
-struct Notion {
-    name: String,
-    symbol: String,
-    quantity: &'static str,
-    value: u64,
-    label: String,
+/// A stretch of an article that tells one choice of its writer; all between pieces is certain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// Bytes of the text.
+    pub range: Range<usize>,
+    /// Nats when no copy is known.
+    nats: f64,
+    /// Where the last copy before it ends, if there is one.
+    copy_end: Option<usize>,
 }
 
-struct Theorem {
-    kind: &'static str,
-    label: String,
-    about: usize,
-    property: &'static str,
-}
-
-struct Article {
-    rng: Xoshiro256PlusPlus,
-    text: String,
-    notions: Vec<Notion>,
-    theorems: Vec<Theorem>,
-    /// Each equation's label and formula.
-    equations: Vec<(String, String)>,
+impl Piece {
+    /// Its true negative log likelihood given the text from byte `from` to its start, nats.
+    pub fn nll(&self, from: usize) -> f64 {
+        match self.copy_end {
+            Some(end) if end > from => 0.0,
+            _ => self.nats,
+        }
+    }
 }
 
 impl Article {
-    fn write(seed: u64) -> String {
-        let mut article = Self {
+    /// The article of a seed, about 200,000 bytes.
+    pub fn write(seed: u64) -> Self {
+        let mut writer = Writer {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
-            text: String::new(),
+            text: HEAD.to_owned(),
+            pieces: Vec::new(),
             notions: Vec::new(),
-            theorems: Vec::new(),
-            equations: Vec::new(),
+            number: 0,
         };
-        for section in 1.. {
-            let topic = article.pick(&TOPICS);
-            article.add(format!("\\section{{{topic}}}\\label{{sec:{section}}}"));
-            for block in 0..BLOCKS_PER_SECTION {
-                match article.below(8) {
-                    _ if block == 0 => article.define(),
-                    0 => article.define(),
-                    1..=3 => article.prove(),
-                    4 => article.calculate(),
-                    _ => article.recall(),
+        while writer.notions.len() < STATEMENTS {
+            writer.sentence();
+        }
+        Self {
+            text: writer.text + END,
+            pieces: writer.pieces,
+        }
+    }
+
+    /// The pieces in the order of the text, disjoint.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The pieces that start at byte `from` or later, each with its true negative log likelihood (nats)
+    /// given the text from `from` to its start and the state of the writer at `from`. Costs what is
+    /// taken from it, and a binary search.
+    pub fn nll(&self, from: usize) -> impl Iterator<Item = (Range<usize>, f64)> {
+        let first = self
+            .pieces
+            .partition_point(|piece| piece.range.start < from);
+        let pieces = self.pieces[first..].iter();
+        pieces.map(move |piece| (piece.range.clone(), piece.nll(from)))
+    }
+}
+
+/// The articles of the corpus `builtin:articles`, in its order; each is written when it is asked for.
+pub fn held_out_articles() -> impl Iterator<Item = Article> + Send {
+    (0..HELD_OUT).map(Article::write)
+}
+
+/// Articles for training, without end; each is written when it is asked for. None of them is in the
+/// corpus `builtin:articles`, and those of two seeds differ.
+pub fn training_articles(seed: u64) -> impl Iterator<Item = Article> + Send {
+    let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
+    std::iter::repeat_with(move || Article::write(seeds.next_u64() | 1 << 63))
+}
+
+pub(crate) fn documents() -> impl Iterator<Item = Document> + Send {
+    (1..).zip(held_out_articles()).map(|(number, article)| {
+        let source = format!("article {number}");
+        let text = article.text;
+        Document { source, text }
+    })
+}
+
+/// What is known of one attribute of a notion.
+struct Attribute {
+    text: String,
+    /// How many texts were possible.
+    space: usize,
+    /// End of its last copy.
+    copy_end: Option<usize>,
+}
+
+/// Name, symbol, quantity and value.
+type Notion = [Attribute; 4];
+
+struct Writer {
+    rng: Xoshiro256PlusPlus,
+    text: String,
+    pieces: Vec<Piece>,
+    notions: Vec<Notion>,
+    /// The number printed last, from 1.
+    number: usize,
+}
+
+impl Writer {
+    fn sentence(&mut self) {
+        let can_refer = self.notions.len() >= OPENING;
+        let sentences = SENTENCES
+            .iter()
+            .filter(|sentence| can_refer || !sentence.1.contains("<ref>"));
+        let total = sentences.clone().map(|sentence| sentence.0).sum();
+        let mut draw = self.below(total);
+        for &(weight, sentence) in sentences {
+            if draw < weight {
+                return self.write(sentence, nats(total, weight));
+            }
+            draw -= weight;
+        }
+    }
+
+    /// Fills the slots of a sentence; the choice of the sentence is told by what stands before the first.
+    fn write(&mut self, sentence: &str, nats_of_choice: f64) {
+        for (i, part) in sentence.split(['<', '>']).enumerate() {
+            match (i, part) {
+                (0, start) => self.piece(start, nats_of_choice, None),
+                (_, "new") => {
+                    let notion = self.draw_notion();
+                    self.notions.push(notion);
+                    self.number = self.notions.len();
+                    self.text += &format!("{:03}", self.number);
                 }
-            }
-            if article.text.len() > ARTICLE_BYTES {
-                break;
+                (_, "ref") => self.refer(),
+                (_, "name") => self.attribute(0),
+                (_, "symbol") => self.attribute(1),
+                (_, "quantity") => self.attribute(2),
+                (_, "value") => self.attribute(3),
+                (_, "topic") => {
+                    let topic = self.pick(&TOPICS);
+                    self.piece(topic, nats(TOPICS.len() as u64, 1), None);
+                }
+                (_, between) => self.text += between,
             }
         }
-        article.text
     }
 
-    fn define(&mut self) {
-        let name = loop {
-            let name: String = (0..3).map(|_| self.pick(&SYLLABLES)).collect();
-            let name = format!("{name} {}", self.pick(&NOUNS));
-            if self.notions.iter().all(|notion| notion.name != name) {
-                break name;
-            }
+    fn draw_notion(&mut self) -> Notion {
+        let [a, b, c] = [(); 3].map(|()| self.pick(&SYLLABLES));
+        let name = format!("{a}{b}{c} {}", self.pick(&NOUNS));
+        let letter = self.pick(&LETTERS);
+        let [a, b] = [(); 2].map(|()| self.pick(&SUBSCRIPTS));
+        let symbol = format!("{letter}_{{{a}{b}}}");
+        let quantity = self.pick(&QUANTITIES).to_owned();
+        let value = VALUES.start + self.below(VALUES.len() as u64) as usize;
+        let attribute = |text, space| Attribute {
+            text,
+            space,
+            copy_end: None,
         };
-        let notion = Notion {
-            symbol: format!("{}_{{{}}}", self.pick(&LETTERS), self.notions.len() + 1),
-            quantity: self.pick(&QUANTITIES),
-            value: 2 + self.below(997) as u64,
-            label: format!("def:{}", name.replace(' ', "-")),
-            name,
-        };
-        let Notion {
-            name,
-            symbol,
-            quantity,
-            value,
-            label,
-        } = &notion;
-        let property = self.pick(&PROPERTIES);
-        let of = match self.notions.last() {
-            Some(earlier) => format!("a subset of ${}$", earlier.symbol),
-            None => "a set".to_owned(),
-        };
-        self.add(format!(
-            "\\begin{{definition}}\\label{{{label}}}\nA \\emph{{{name}}}, written ${symbol}$, is {of} \
-             that is {property}.\nIts {quantity} is the number ${value}$.\n\\end{{definition}}"
-        ));
-        self.notions.push(notion);
+        [
+            attribute(name, SYLLABLES.len().pow(3) * NOUNS.len()),
+            attribute(symbol, LETTERS.len() * SUBSCRIPTS.len().pow(2)),
+            attribute(quantity, QUANTITIES.len()),
+            attribute(value.to_string(), VALUES.len()),
+        ]
     }
 
-    fn prove(&mut self) {
-        let (about, other) = (
-            self.below(self.notions.len()),
-            self.below(self.notions.len()),
-        );
-        let kind = self.pick(&["theorem", "lemma", "proposition"]);
-        let label = format!("{kind}:{}", self.theorems.len() + 1);
-        let property = self.pick(&PROPERTIES);
-        let (a, b) = (&self.notions[about], &self.notions[other]);
-        let mut text = format!(
-            "\\begin{{{kind}}}\\label{{{label}}}\nLet ${}$ be the {} of Definition~\\ref{{{}}} and let \
-             ${}$ be the {} of Definition~\\ref{{{}}}.\nThen ${} \\cap {}$ is {property}.\n\\end{{{kind}}}\n\n\
-             \\begin{{proof}}\nRecall that ${}$ has {} ${}$ and that ${}$ has {} ${}$.\n",
-            a.symbol,
-            a.name,
-            a.label,
-            b.symbol,
-            b.name,
-            b.label,
-            a.symbol,
-            b.symbol,
-            a.symbol,
-            a.quantity,
-            a.value,
-            b.symbol,
-            b.quantity,
-            b.value,
-        );
-        if !self.theorems.is_empty() {
-            let used = self.below(self.theorems.len());
-            let method = self.pick(&METHODS);
-            text += &format!("The claim follows from {}, {method}.\n", self.cite(used));
+    fn refer(&mut self) {
+        let newest = self.notions.len();
+        let total = (1..newest).map(lag_weight).sum();
+        let mut draw = self.below(total);
+        let mut lag = 1;
+        while draw >= lag_weight(lag) {
+            draw -= lag_weight(lag);
+            lag += 1;
         }
-        self.add(text + "\\end{proof}");
-        self.theorems.push(Theorem {
-            kind,
-            label,
-            about,
-            property,
+        self.number = newest - lag;
+        let number = format!("{:03}", self.number);
+        self.piece(&number, nats(total, lag_weight(lag)), None);
+    }
+
+    fn attribute(&mut self, index: usize) {
+        let attribute = &mut self.notions[self.number - 1][index];
+        let text = attribute.text.clone();
+        let copy_end = attribute.copy_end.replace(self.text.len() + text.len());
+        let nats = nats(attribute.space as u64, 1);
+        self.piece(&text, nats, copy_end);
+    }
+
+    fn piece(&mut self, text: &str, nats: f64, copy_end: Option<usize>) {
+        let start = self.text.len();
+        self.text += text;
+        self.pieces.push(Piece {
+            range: start..self.text.len(),
+            nats,
+            copy_end,
         });
     }
 
-    fn calculate(&mut self) {
-        let label = format!("eq:{}", self.equations.len() + 1);
-        let (a, b) = (
-            self.below(self.notions.len()),
-            self.below(self.notions.len()),
-        );
-        let (a, b) = (&self.notions[a], &self.notions[b]);
-        let formula = format!(
-            "\\sum_{{k=1}}^{{{}}} \\mu_k({}) \\le {} \\int_{{{}}} f^{{{}}} \\, d\\nu",
-            a.value,
-            a.symbol,
-            a.value + b.value,
-            b.symbol,
-            2 + a.value % 7,
-        );
-        let name = &a.name;
-        self.add(format!(
-            "Summing over the {name} we obtain\n\\begin{{equation}}\\label{{{label}}}\n{formula}.\n\\end{{equation}}"
-        ));
-        self.equations.push((label, formula));
-    }
-
-    fn recall(&mut self) {
-        let pick = self.below(self.notions.len() + self.theorems.len() + self.equations.len());
-        let text = if let Some(notion) = self.notions.get(pick) {
-            format!(
-                "By Definition~\\ref{{{}}} the {} ${}$ has {} ${}$, which we use from here on.",
-                notion.label, notion.name, notion.symbol, notion.quantity, notion.value
-            )
-        } else if pick < self.notions.len() + self.theorems.len() {
-            let theorem = pick - self.notions.len();
-            let method = self.pick(&METHODS);
-            format!(
-                "We return to {}; it can also be shown {method}.",
-                self.cite(theorem)
-            )
-        } else {
-            let (label, formula) = &self.equations[pick - self.notions.len() - self.theorems.len()];
-            format!("Inequality~\\eqref{{{label}}} reads ${formula}$ and is sharp.")
-        };
-        self.add(text);
-    }
-
-    fn cite(&self, theorem: usize) -> String {
-        let Theorem {
-            kind,
-            label,
-            about,
-            property,
-        } = &self.theorems[theorem];
-        let symbol = &self.notions[*about].symbol;
-        format!("the {kind}~\\ref{{{label}}}, where an intersection with ${symbol}$ is {property}")
-    }
-
-    fn add(&mut self, paragraph: String) {
-        self.text += &paragraph;
-        self.text += "\n\n";
-    }
-
     fn pick(&mut self, words: &[&'static str]) -> &'static str {
-        words[self.below(words.len())]
+        words[self.below(words.len() as u64) as usize]
     }
 
-    /// A number from 0 to `end - 1`; `rand`'s own ranges may change between its versions.
-    fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.rng.next_u64()) * end as u128) >> 64) as usize
+    /// A number from 0 to `end - 1`; `rand`'s own ranges may change between its versions. Probabilities
+    /// are equal up to `end / 2^64`.
+    fn below(&mut self, end: u64) -> u64 {
+        ((u128::from(self.rng.next_u64()) * u128::from(end)) >> 64) as u64
     }
+}
+
+fn lag_weight(lag: usize) -> u64 {
+    LAG_WEIGHT / (lag as u64 + 1)
+}
+
+/// What it costs to tell a choice of the given weight.
+fn nats(total: u64, weight: u64) -> f64 {
+    (total as f64 / weight as f64).ln()
 }

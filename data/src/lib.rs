@@ -17,6 +17,7 @@ mod text;
 mod tokenizer;
 mod words;
 
+pub use articles::{Article, Piece, held_out_articles, training_articles};
 pub use corpus::{Corpus, Document};
 pub use draw::Draw;
 pub use error::DataError;

@@ -4,13 +4,15 @@
 //! merging of bands, RMSNorm, SwiGLU, linear layers and the LM-head loss. Its default bodies are the
 //! slow twins of [`reference`](mod@reference), made of burn's own operations, so a back end is added with an empty
 //! `impl` and made fast one op at a time. The CPU implementation (`cpu/`, on burn's `Flex`) overrides all of them. The
-//! functions of [`ops`] are the same ops on burn's `Tensor`.
+//! functions of [`ops`] are the same ops on burn's `Tensor`. For training, every op that has one is
+//! followed by its backward pass, and `autodiff` ties the two together.
 //!
 //! Conventions: `b` batch, `h` heads, `n` queries, `m` keys, `d` head dimension, `v` vocabulary;
 //! attention tensors are `[b, h, n, d]`; rotation is the half-split form (component `c` turns with
 //! `c + d/2`); tables, softmax and accumulation are f32. A kernel sees bands and tables, never the
 //! name of a method. Wrong shapes are programming errors and panic.
 
+mod autodiff;
 mod cpu;
 pub mod ops;
 mod plan;
@@ -23,7 +25,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 pub use plan::PlanTensors;
 
 /// The ops of a RoPE transformer whose attention is given as bands; shapes are in the crate's docs.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Autodiff)]
 pub trait Ops: Backend {
     /// Rotates `x` `[b, h, n, d]` by the tables `cos`, `sin` `[n, d/2]`.
     fn rotary(
@@ -49,6 +51,21 @@ pub trait Ops: Backend {
         reference::attention::<Self>(q, k, v, keys)
     }
 
+    /// Gradients of [`attention`](Ops::attention) with respect to `q`, `k` and `v`, from its results and the
+    /// gradients of both: `d_output` `[b, h, n, d]`, `d_lse` `[b, h, n]` (arXiv 2205.14135, appendix B).
+    fn attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        keys: IntTensor<Self>,
+        lse: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        d_output: FloatTensor<Self>,
+        d_lse: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        reference::attention_backward::<Self>(q, k, v, keys, lse, output, d_output, d_lse)
+    }
+
     /// Attention over the union of two disjoint sets of keys, from the outputs `[b, h, n, d]` and
     /// log-sum-exps `[b, h, n]` over each.
     fn merge(
@@ -69,9 +86,28 @@ pub trait Ops: Backend {
         reference::rms_norm::<Self>(x, weight, epsilon)
     }
 
+    /// Gradients of [`rms_norm`](Ops::rms_norm) with respect to `x` and `weight`.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+        d_output: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::rms_norm_backward::<Self>(x, weight, epsilon, d_output)
+    }
+
     /// `up * gate * sigmoid(gate)`, all `[n, c]` (arXiv 2002.05202).
     fn swiglu(up: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::swiglu::<Self>(up, gate)
+    }
+
+    /// Gradients of [`swiglu`](Ops::swiglu) with respect to `up` and `gate`.
+    fn swiglu_backward(
+        up: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        d_output: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::swiglu_backward::<Self>(up, gate, d_output)
     }
 
     /// `x weightᵀ`: `[n, i]`, `[o, i]` to `[n, o]`. The weight may be of a narrower type than `x`;
@@ -88,5 +124,16 @@ pub trait Ops: Backend {
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
         reference::token_loss::<Self>(hidden, head, targets)
+    }
+
+    /// Gradients of [`token_loss`](Ops::token_loss) with respect to `hidden` and `head`, from that of the
+    /// losses `[n]`; the logits are computed again, in blocks.
+    fn token_loss_backward(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        d_loss: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::token_loss_backward::<Self>(hidden, head, targets, d_loss)
     }
 }

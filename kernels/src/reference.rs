@@ -6,7 +6,7 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_device_settings};
-use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, IntDType, Shape, Slice};
 
 /// Rows of the loss whose logits are held at once.
 const LOSS_ROWS: usize = 256;
@@ -66,6 +66,27 @@ pub fn attention<B: Backend>(
     keys: IntTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let dtype = q.dtype();
+    let [b, h, n, _] = q.shape().dims::<4>();
+    let logits = masked_logits::<B>(q, k, keys);
+
+    // The clamps keep rows that see no key free of NaN: their weights and sum are all zero.
+    let max = B::float_clamp_min(B::float_max_dim(logits.clone(), 3), f32::MIN.into());
+    let weights = B::float_exp(B::float_sub(logits, max.clone()));
+    let sum = B::float_sum_dim(weights.clone(), 3);
+    let output = B::float_div(
+        B::float_matmul(weights, f32::<B>(v)),
+        B::float_clamp_min(sum.clone(), f32::MIN_POSITIVE.into()),
+    );
+    let lse = B::float_reshape(B::float_add(max, B::float_log(sum)), Shape::new([b, h, n]));
+    (like::<B>(output, dtype), lse)
+}
+
+/// `q k / sqrt(d)` `[b, h, n, m]`, minus infinity where a query does not see a key.
+fn masked_logits<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    keys: IntTensor<B>,
+) -> FloatTensor<B> {
     let device = q.device();
     let [b, h, n, d] = q.shape().dims::<4>();
     let m = k.shape().dims::<4>()[2];
@@ -88,18 +109,36 @@ pub fn attention<B: Backend>(
         B::int_greater_equal(index, bound(1), bool_dtype),
     );
     let hidden = B::bool_expand(hidden, Shape::new([b, h, n, m]));
-    let logits = B::float_mask_fill(logits, hidden, f32::NEG_INFINITY.into());
+    B::float_mask_fill(logits, hidden, f32::NEG_INFINITY.into())
+}
 
-    // The clamps keep rows that see no key free of NaN: their weights and sum are all zero.
-    let max = B::float_clamp_min(B::float_max_dim(logits.clone(), 3), f32::MIN.into());
-    let weights = B::float_exp(B::float_sub(logits, max.clone()));
-    let sum = B::float_sum_dim(weights.clone(), 3);
-    let output = B::float_div(
-        B::float_matmul(weights, f32::<B>(v)),
-        B::float_clamp_min(sum.clone(), f32::MIN_POSITIVE.into()),
-    );
-    let lse = B::float_reshape(B::float_add(max, B::float_log(sum)), Shape::new([b, h, n]));
-    (like::<B>(output, dtype), lse)
+/// See [`Ops::attention_backward`](crate::Ops::attention_backward).
+#[allow(clippy::too_many_arguments)]
+pub fn attention_backward<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    keys: IntTensor<B>,
+    lse: FloatTensor<B>,
+    output: FloatTensor<B>,
+    d_output: FloatTensor<B>,
+    d_lse: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [b, h, n, d] = q.shape().dims::<4>();
+    let column = Shape::new([b, h, n, 1]);
+    let logits = masked_logits::<B>(q.clone(), k.clone(), keys);
+    // A query without keys has a log-sum-exp of minus infinity; its weights are zero all the same.
+    let lse = B::float_clamp_min(B::float_reshape(lse, column.clone()), f32::MIN.into());
+    let weights = B::float_exp(B::float_sub(logits, lse));
+    let d_v = B::float_matmul(B::float_transpose(weights.clone()), d_output.clone());
+    let d_weights = B::float_matmul(d_output.clone(), B::float_transpose(v));
+    let along = B::float_sum_dim(B::float_mul(d_output, output), 3);
+    let along = B::float_sub(along, B::float_reshape(d_lse, column));
+    let d_logits = B::float_mul(weights, B::float_sub(d_weights, along));
+    let d_logits = B::float_mul_scalar(d_logits, (1.0 / (d as f64).sqrt()).into());
+    let d_q = B::float_matmul(d_logits.clone(), k);
+    let d_k = B::float_matmul(B::float_transpose(d_logits), q);
+    (d_q, d_k, d_v)
 }
 
 /// See [`Ops::merge`](crate::Ops::merge).
@@ -149,6 +188,24 @@ pub fn rms_norm<B: Backend>(
     like::<B>(B::float_mul(B::float_div(x, rms), weight), dtype)
 }
 
+/// See [`Ops::rms_norm_backward`](crate::Ops::rms_norm_backward).
+pub fn rms_norm_backward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    epsilon: f64,
+    d_output: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let c = x.shape().dims::<2>()[1];
+    let mean = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 1);
+    let rms = B::float_sqrt(B::float_add_scalar(mean, epsilon.into()));
+    let unit = B::float_div(x, rms.clone());
+    let d_weight = B::float_sum_dim(B::float_mul(d_output.clone(), unit.clone()), 0);
+    let d_unit = B::float_mul(d_output, B::float_reshape(weight, Shape::new([1, c])));
+    let along = B::float_mean_dim(B::float_mul(d_unit.clone(), unit.clone()), 1);
+    let d_x = B::float_div(B::float_sub(d_unit, B::float_mul(unit, along)), rms);
+    (d_x, B::float_reshape(d_weight, Shape::new([c])))
+}
+
 /// See [`Ops::swiglu`](crate::Ops::swiglu).
 pub fn swiglu<B: Backend>(up: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = up.dtype();
@@ -156,6 +213,24 @@ pub fn swiglu<B: Backend>(up: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTens
     let one_plus = B::float_add_scalar(B::float_exp(B::float_neg(gate.clone())), 1f32.into());
     let silu = B::float_div(gate, one_plus);
     like::<B>(B::float_mul(f32::<B>(up), silu), dtype)
+}
+
+/// See [`Ops::swiglu_backward`](crate::Ops::swiglu_backward).
+pub fn swiglu_backward<B: Backend>(
+    up: FloatTensor<B>,
+    gate: FloatTensor<B>,
+    d_output: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let one_plus = B::float_add_scalar(B::float_exp(B::float_neg(gate.clone())), 1f32.into());
+    let sigmoid = B::float_recip(one_plus);
+    let silu = B::float_mul(gate.clone(), sigmoid.clone());
+    // silu' = sigmoid (1 + gate (1 - sigmoid)) = sigmoid + silu - silu sigmoid
+    let slope = B::float_sub(
+        B::float_add(sigmoid.clone(), silu.clone()),
+        B::float_mul(silu.clone(), sigmoid),
+    );
+    let d_gate = B::float_mul(B::float_mul(d_output.clone(), up), slope);
+    (B::float_mul(d_output, silu), d_gate)
 }
 
 /// See [`Ops::linear`](crate::Ops::linear).
@@ -188,4 +263,40 @@ pub fn token_loss<B: Backend>(
         })
         .collect();
     B::float_reshape(B::float_cat(blocks, 0), Shape::new([n]))
+}
+
+/// See [`Ops::token_loss_backward`](crate::Ops::token_loss_backward).
+pub fn token_loss_backward<B: Backend>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+    d_loss: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let n = hidden.shape().dims::<2>()[0];
+    let mut d_head = B::float_zeros(head.shape(), &head.device(), head.dtype().into());
+    let mut blocks = Vec::new();
+    for start in (0..n).step_by(LOSS_ROWS) {
+        let end = (start + LOSS_ROWS).min(n);
+        let column = Shape::new([end - start, 1]);
+        let rows = narrow::<B>(hidden.clone(), 0, start..end);
+        let logits = B::float_matmul(rows.clone(), B::float_transpose(head.clone()));
+        let max = B::float_max_dim(logits.clone(), 1);
+        let weights = B::float_exp(B::float_sub(logits, max));
+        let sum = B::float_sum_dim(weights.clone(), 1);
+        let d_loss = B::float_reshape(narrow::<B>(d_loss.clone(), 0, start..end), column.clone());
+        // The gradient of the logits: the probabilities, less one at the target.
+        let d_logits = B::float_mul(B::float_div(weights, sum), d_loss.clone());
+        let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
+        let target = B::int_reshape(target, column);
+        let d_logits = B::float_scatter(
+            1,
+            d_logits,
+            target,
+            B::float_neg(d_loss),
+            IndexingUpdateOp::Add,
+        );
+        blocks.push(B::float_matmul(d_logits.clone(), head.clone()));
+        d_head = B::float_add(d_head, B::float_matmul(B::float_transpose(d_logits), rows));
+    }
+    (B::float_cat(blocks, 0), d_head)
 }

@@ -153,6 +153,20 @@ pub enum ModelError {
         /// The type asked for.
         dtype: &'static str,
     },
+    /// The optimiser's state of a run that should go on.
+    #[error("{path}: {message}; the optimiser's state cannot be used, start the training again")]
+    OptimizerState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// Training diverged.
+    #[error("the loss is {loss}; lower the learning rate or warm up longer")]
+    LossNotFinite {
+        /// The loss, nats.
+        loss: f64,
+    },
     /// A token id that the model does not know.
     #[error(
         "token id {id} at position {position} is outside the model's vocabulary of {vocabulary}; \

@@ -2,15 +2,18 @@
 //!
 //! [`Qwen::load`] opens a folder with `config.json` and safetensors; [`Qwen::plan`] lays a
 //! context-scaling method over it for one length; [`Qwen::nll`] scores tokens. Nothing is kept between passes.
+//! [`Trainer`] makes such a model.
 
 mod checkpoint;
 mod config;
 mod error;
 mod qwen;
-mod random;
+mod train;
+mod write;
 
 pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{QwenConfig, Shape};
 pub use error::ModelError;
 pub use qwen::{PassPlan, Qwen};
-pub use random::write_random_checkpoint;
+pub use train::{Initial, Optimizer, Sequence, StepLoss, Trainer};
+pub use write::{write_checkpoint, write_random_checkpoint};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use longspan_attention::{Method, PlanError};
 use longspan_kernels::{PlanTensors, ops};
@@ -50,8 +50,8 @@ struct Block {
 
 /// A method laid over a model for passes of one length: a plan for each layer, on the device.
 pub struct PassPlan {
-    layers: Vec<Arc<PlanTensors>>,
-    tokens: usize,
+    pub(crate) layers: Vec<Arc<PlanTensors>>,
+    pub(crate) tokens: usize,
 }
 
 impl Qwen {
@@ -83,19 +83,34 @@ impl Qwen {
             None => checkpoint.stored_type()?,
         };
         let config = checkpoint.config.clone();
-        let mut source = Source {
+        let mut source = Stored {
             checkpoint: &mut checkpoint,
             dtype,
             device,
         };
-        let wte = source.matrix("transformer.wte.weight")?;
+        let mut model = Self::assemble(config, &mut source, dtype, device)?;
+        // Only now has every tensor been read.
+        let info = Arc::get_mut(&mut model.info).expect("nobody else holds it yet");
+        info.digest = checkpoint.digest();
+        Ok(model)
+    }
+
+    /// A model of parameters that come one by one, in the order of [`QwenConfig::tensors`].
+    pub(crate) fn assemble(
+        config: QwenConfig,
+        source: &mut impl Source,
+        dtype: WeightType,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let mut parameters = Parameters { source, taken: 0 };
+        let wte = parameters.next("transformer.wte.weight")?;
         let h = (0..config.layers)
-            .map(|layer| Block::load(&mut source, &format!("transformer.h.{layer}")))
+            .map(|layer| Block::assemble(&mut parameters, &format!("transformer.h.{layer}")))
             .collect::<Result<_, _>>()?;
-        let ln_f = source.vector("transformer.ln_f.weight")?;
-        let lm_head = source.matrix("lm_head.weight")?;
+        let ln_f = parameters.next("transformer.ln_f.weight")?;
+        let lm_head = parameters.next("lm_head.weight")?;
         let info = Info {
-            digest: checkpoint.digest(),
+            digest: String::new(),
             dtype,
             device: device.clone(),
         };
@@ -149,15 +164,16 @@ impl Qwen {
             return Ok(Vec::new());
         }
         let width = self.config.hidden_size;
-        let loss = ops::token_loss(
-            hidden.slice([0..n - 1, 0..width]),
-            self.lm_head.val(),
-            self.ids(&ids[1..]),
-        );
+        let loss = self.loss(hidden.slice([0..n - 1, 0..width]), &ids[1..]);
         Ok(loss
             .into_data()
             .try_to_vec()
             .expect("a loss is read back as f32"))
+    }
+
+    /// Negative log likelihood `[n]` of `targets`, given hidden states `[n, hidden_size]`.
+    pub(crate) fn loss(&self, hidden: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+        ops::token_loss(hidden, self.lm_head.val(), self.ids(targets))
     }
 
     /// Hidden states `[n, hidden_size]` after the last norm: what the LM head sees.
@@ -166,6 +182,17 @@ impl Qwen {
     /// [`ModelError::Token`] for an id outside the vocabulary.
     pub fn hidden(&self, ids: &[u32], plan: &PassPlan) -> Result<Tensor<2>, ModelError> {
         assert_eq!(ids.len(), plan.tokens, "a plan is made for one length");
+        self.check(ids)?;
+        let embedded = self.wte.val().select(0, self.ids(ids));
+        let mut hidden = embedded.cast(DType::F32);
+        for (block, plan) in self.h.iter().zip(&plan.layers) {
+            hidden = block.forward(hidden, plan, &self.config);
+        }
+        Ok(ops::rms_norm(hidden, self.ln_f.val(), self.config.epsilon))
+    }
+
+    /// That all ids are in the vocabulary.
+    pub(crate) fn check(&self, ids: &[u32]) -> Result<(), ModelError> {
         let vocabulary = self.config.vocab_size;
         if let Some(position) = ids.iter().position(|&id| id as usize >= vocabulary) {
             return Err(ModelError::Token {
@@ -174,12 +201,23 @@ impl Qwen {
                 vocabulary,
             });
         }
-        let embedded = self.wte.val().select(0, self.ids(ids));
-        let mut hidden = embedded.cast(DType::F32);
-        for (block, plan) in self.h.iter().zip(&plan.layers) {
-            hidden = block.forward(hidden, plan, &self.config);
-        }
-        Ok(ops::rms_norm(hidden, self.ln_f.val(), self.config.epsilon))
+        Ok(())
+    }
+
+    /// The device of the parameters.
+    pub(crate) fn device(&self) -> Device {
+        self.info.device.clone()
+    }
+
+    /// A model in training as one that is only evaluated.
+    pub(crate) fn evaluated(&self) -> Qwen {
+        let mut model = self.valid();
+        model.info = Arc::new(Info {
+            digest: self.info.digest.clone(),
+            dtype: self.info.dtype,
+            device: self.info.device.clone().inner(),
+        });
+        model
     }
 
     /// Logits `[n, vocab_size]` of hidden states `[n, hidden_size]`; meant for a few rows.
@@ -195,16 +233,16 @@ impl Qwen {
 }
 
 impl Block {
-    fn load(source: &mut Source, prefix: &str) -> Result<Self, ModelError> {
+    fn assemble<S: Source>(from: &mut Parameters<S>, prefix: &str) -> Result<Self, ModelError> {
         Ok(Block {
-            ln_1: source.vector(&format!("{prefix}.ln_1.weight"))?,
-            c_attn: source.matrix(&format!("{prefix}.attn.c_attn.weight"))?,
-            c_attn_bias: source.vector(&format!("{prefix}.attn.c_attn.bias"))?,
-            c_proj: source.matrix(&format!("{prefix}.attn.c_proj.weight"))?,
-            ln_2: source.vector(&format!("{prefix}.ln_2.weight"))?,
-            w1: source.matrix(&format!("{prefix}.mlp.w1.weight"))?,
-            w2: source.matrix(&format!("{prefix}.mlp.w2.weight"))?,
-            mlp_c_proj: source.matrix(&format!("{prefix}.mlp.c_proj.weight"))?,
+            ln_1: from.next(&format!("{prefix}.ln_1.weight"))?,
+            c_attn: from.next(&format!("{prefix}.attn.c_attn.weight"))?,
+            c_attn_bias: from.next(&format!("{prefix}.attn.c_attn.bias"))?,
+            c_proj: from.next(&format!("{prefix}.attn.c_proj.weight"))?,
+            ln_2: from.next(&format!("{prefix}.ln_2.weight"))?,
+            w1: from.next(&format!("{prefix}.mlp.w1.weight"))?,
+            w2: from.next(&format!("{prefix}.mlp.w2.weight"))?,
+            mlp_c_proj: from.next(&format!("{prefix}.mlp.c_proj.weight"))?,
         })
     }
 
@@ -236,34 +274,56 @@ impl Block {
     /// `[n, hidden]` to `[n, hidden]`, in blocks of rows.
     fn mlp(&self, x: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
         let [n, width] = x.dims();
+        if n <= MLP_ROWS {
+            return self.mlp_rows(x, config);
+        }
         let blocks = (0..n).step_by(MLP_ROWS).map(|start| {
             let rows = start..(start + MLP_ROWS).min(n);
-            let x = x.clone().slice([rows, 0..width]);
-            let x = ops::rms_norm(x, self.ln_2.val(), config.epsilon);
-            // Qwen gates with its second matrix: w1(x) * silu(w2(x)).
-            let up = ops::linear(x.clone(), self.w1.val());
-            let gate = ops::linear(x, self.w2.val());
-            ops::linear(ops::swiglu(up, gate), self.mlp_c_proj.val())
+            self.mlp_rows(x.clone().slice([rows, 0..width]), config)
         });
         Tensor::cat(blocks.collect(), 0)
+    }
+
+    fn mlp_rows(&self, x: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
+        let x = ops::rms_norm(x, self.ln_2.val(), config.epsilon);
+        // Qwen gates with its second matrix: w1(x) * silu(w2(x)).
+        let up = ops::linear(x.clone(), self.w1.val());
+        let gate = ops::linear(x, self.w2.val());
+        ops::linear(ops::swiglu(up, gate), self.mlp_c_proj.val())
     }
 }
 
 /// Where parameters come from.
-struct Source<'a> {
-    checkpoint: &'a mut Checkpoint,
-    dtype: WeightType,
-    device: &'a Device,
+pub(crate) trait Source {
+    /// The tensor of a name, as published.
+    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError>;
 }
 
-impl Source<'_> {
-    fn matrix(&mut self, name: &str) -> Result<Param<Tensor<2>>, ModelError> {
-        let tensor = self.checkpoint.tensor(name, self.dtype, self.device)?;
-        Ok(Param::from_tensor(tensor))
-    }
+/// Numbers the parameters in the order in which they are taken, so that an optimiser's state that was
+/// saved by another process finds its own.
+struct Parameters<'a, S> {
+    source: &'a mut S,
+    taken: u64,
+}
 
-    fn vector(&mut self, name: &str) -> Result<Param<Tensor<1>>, ModelError> {
-        let tensor = self.checkpoint.tensor(name, WeightType::F32, self.device)?;
-        Ok(Param::from_tensor(tensor))
+impl<S: Source> Parameters<'_, S> {
+    fn next<const D: usize>(&mut self, name: &str) -> Result<Param<Tensor<D>>, ModelError> {
+        self.taken += 1;
+        let id = ParamId::from(self.taken);
+        Ok(Param::initialized(id, self.source.tensor(name)?))
+    }
+}
+
+/// The files of a checkpoint: matrices in `dtype`, vectors in f32.
+pub(crate) struct Stored<'a> {
+    pub checkpoint: &'a mut Checkpoint,
+    pub dtype: WeightType,
+    pub device: &'a Device,
+}
+
+impl Source for Stored<'_> {
+    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
+        let dtype = if D == 2 { self.dtype } else { WeightType::F32 };
+        self.checkpoint.tensor(name, dtype, self.device)
     }
 }

@@ -22,12 +22,7 @@ const KEYS: usize = 512;
 pub fn attention(q: &Strided, k: &Strided, v: &Strided, keys: &[i32]) -> (Vec<f32>, Vec<f32>) {
     let [b, h, n, d] = q.shape;
     let m = k.shape[2];
-    let keys: Vec<[usize; 2]> = keys
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .map(|&[start, end]| [start as usize, (end as usize).min(m)])
-        .collect();
+    let keys = key_ranges(keys, m);
     let mut output = vec![0f32; b * n * h * d];
     let mut lse = vec![0f32; b * h * n];
     let query_blocks = n.div_ceil(QUERIES);
@@ -77,6 +72,14 @@ pub fn attention(q: &Strided, k: &Strided, v: &Strided, keys: &[i32]) -> (Vec<f3
         },
     );
     (output, lse)
+}
+
+/// First and past-the-last of `m` keys that each query sees, from `[n, 2]`.
+pub fn key_ranges(keys: &[i32], m: usize) -> Vec<[usize; 2]> {
+    let pairs = keys.as_chunks::<2>().0.iter();
+    pairs
+        .map(|&[start, end]| [start as usize, (end as usize).min(m)])
+        .collect()
 }
 
 struct Output {

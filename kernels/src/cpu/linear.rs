@@ -7,7 +7,8 @@ use gemm::{Parallelism, gemm};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Weight, vector};
+use super::attention_backward::{add_product, add_transposed};
+use super::{Output, Weight, vector};
 
 /// Rows of activations that meet one block of weights.
 const ROWS: usize = 1024;
@@ -62,19 +63,6 @@ pub unsafe fn product_transposed(
             false,
             Parallelism::None,
         );
-    }
-}
-
-/// Start of an output that tasks write in disjoint blocks.
-struct Output(*mut f32);
-// SAFETY: each task writes only the block of its own rows and columns.
-unsafe impl Sync for Output {}
-unsafe impl Send for Output {}
-
-impl Output {
-    /// The value at an offset; a method, so that closures capture the whole `Output`.
-    fn at(&self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
     }
 }
 
@@ -213,4 +201,83 @@ fn loss_of_block(
         }
     }
     (partials, found)
+}
+
+/// Logits held at once by the loss's backward pass.
+const BACKWARD_LOGITS: usize = 1 << 23;
+/// Rows of a task of the loss's backward pass.
+const BACKWARD_ROWS: usize = 128;
+
+/// `hidden` `[n, c]`, `head` `[v, c]`, `targets` and `d_loss` `[n]`; returns the gradients of `hidden` and
+/// `head`.
+pub fn token_loss_backward(
+    hidden: &[f32],
+    head: &[f32],
+    targets: &[i32],
+    d_loss: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let n = targets.len();
+    let c = hidden.len() / n.max(1);
+    let vocabulary = head.len() / c.max(1);
+    let arch = Arch::new();
+    let (mut d_hidden, mut d_head) = (vec![0f32; hidden.len()], vec![0f32; head.len()]);
+    let held = (BACKWARD_LOGITS / vocabulary).next_multiple_of(BACKWARD_ROWS);
+    let mut d_logits = vec![0f32; held.min(n) * vocabulary];
+    for chunk in blocks(n, held) {
+        let hidden = &hidden[chunk.start * c..chunk.end * c];
+        // Row by row: the probabilities, less one at the target; and back through the head.
+        let tasks = d_logits
+            .par_chunks_mut(BACKWARD_ROWS * vocabulary)
+            .zip(hidden.par_chunks(BACKWARD_ROWS * c))
+            .zip(d_hidden[chunk.start * c..chunk.end * c].par_chunks_mut(BACKWARD_ROWS * c))
+            .zip(targets[chunk.clone()].par_chunks(BACKWARD_ROWS))
+            .zip(d_loss[chunk.clone()].par_chunks(BACKWARD_ROWS));
+        tasks.for_each(|((((d_logits, hidden), d_hidden), targets), d_loss)| {
+            let rows = targets.len();
+            let matrix = |values, stride| Matrix { values, stride };
+            let shape = [rows, vocabulary, c];
+            // SAFETY: this task's own rows.
+            unsafe {
+                let out = d_logits.as_mut_ptr();
+                product_transposed(
+                    shape,
+                    matrix(hidden, c),
+                    matrix(head, c),
+                    1.0,
+                    out,
+                    vocabulary,
+                );
+            }
+            for ((row, &target), &d_loss) in d_logits
+                .chunks_exact_mut(vocabulary)
+                .zip(targets)
+                .zip(d_loss)
+            {
+                let max = vector::max(arch, row);
+                let sum = vector::exp_sum(arch, row, max);
+                vector::scale(arch, row, d_loss / sum);
+                row[target as usize] -= d_loss;
+            }
+            // SAFETY: this task's own rows.
+            unsafe {
+                let (a, b) = (matrix(d_logits, vocabulary), matrix(head, c));
+                add_product([rows, c, vocabulary], a, b, d_hidden.as_mut_ptr(), c);
+            }
+        });
+        let tasks = d_head.par_chunks_mut(OUTPUTS * c).enumerate();
+        tasks.for_each(|(block, d_head)| {
+            let columns = Matrix {
+                values: &d_logits[block * OUTPUTS..],
+                stride: vocabulary,
+            };
+            let rows = Matrix {
+                values: hidden,
+                stride: c,
+            };
+            let shape = [d_head.len() / c, c, chunk.len()];
+            // SAFETY: this task's own rows of the head's gradient.
+            unsafe { add_transposed(shape, columns, rows, d_head.as_mut_ptr(), c) };
+        });
+    }
+    (d_hidden, d_head)
 }

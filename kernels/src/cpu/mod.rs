@@ -6,6 +6,7 @@
 //! vectorises them for the instruction set that `pulp` finds at run time.
 
 mod attention;
+mod attention_backward;
 mod linear;
 mod rows;
 mod vector;
@@ -95,6 +96,107 @@ impl Ops for Flex {
             .expect("token_loss: targets are i32");
         let out = linear::token_loss(contiguous(&hidden), &Weight::new(&head, c), targets);
         tensor(out, &[n])
+    }
+
+    fn attention_backward(
+        q: Primitive,
+        k: Primitive,
+        v: Primitive,
+        keys: IntTensor<Self>,
+        lse: Primitive,
+        output: Primitive,
+        d_output: Primitive,
+        d_lse: Primitive,
+    ) -> (Primitive, Primitive, Primitive) {
+        let [b, h, n, d] = q.layout().shape().dims::<4>();
+        let m = k.layout().shape().dims::<4>()[2];
+        let (keys, lse, d_lse) = (
+            keys.to_contiguous(),
+            lse.to_contiguous(),
+            d_lse.to_contiguous(),
+        );
+        let gradients = attention_backward::attention_backward(&attention_backward::Saved {
+            q: Strided::new(&q),
+            k: Strided::new(&k),
+            v: Strided::new(&v),
+            keys: keys.as_slice::<i32>().expect("attention: keys are i32"),
+            lse: contiguous(&lse),
+            output: Strided::new(&output),
+            d_output: Strided::new(&d_output),
+            d_lse: contiguous(&d_lse),
+        });
+        let [d_q, d_k, d_v] = gradients;
+        let heads_first = |values: Vec<f32>, rows: usize| {
+            let gradient = tensor(values, &[b, rows, h, d]);
+            let permuted = gradient.layout().permute(&[0, 2, 1, 3]);
+            gradient.with_layout(permuted)
+        };
+        (
+            heads_first(d_q, n),
+            heads_first(d_k, m),
+            heads_first(d_v, m),
+        )
+    }
+
+    fn rms_norm_backward(
+        x: Primitive,
+        weight: Primitive,
+        epsilon: f64,
+        d_output: Primitive,
+    ) -> (Primitive, Primitive) {
+        let (x, d_output) = (x.to_contiguous(), d_output.to_contiguous());
+        let weight = contiguous(&weight);
+        let (x_values, grad) = (contiguous(&x), contiguous(&d_output));
+        let (d_x, d_weight) = rows::rms_norm_backward(x_values, weight, epsilon as f32, grad);
+        let shape = x.layout().shape().dims::<2>();
+        (tensor(d_x, &shape), tensor(d_weight, &[shape[1]]))
+    }
+
+    fn swiglu_backward(
+        up: Primitive,
+        gate: Primitive,
+        d_output: Primitive,
+    ) -> (Primitive, Primitive) {
+        let [up, gate, d_output] = [up, gate, d_output].map(|x| x.to_contiguous());
+        let (d_up, d_gate) =
+            rows::swiglu_backward(contiguous(&up), contiguous(&gate), contiguous(&d_output));
+        let shape = up.layout().shape().dims::<2>();
+        (tensor(d_up, &shape), tensor(d_gate, &shape))
+    }
+
+    fn token_loss_backward(
+        hidden: Primitive,
+        head: Primitive,
+        targets: IntTensor<Self>,
+        d_loss: Primitive,
+    ) -> (Primitive, Primitive) {
+        let [hidden, head, d_loss] = [hidden, head, d_loss].map(|x| x.to_contiguous());
+        let targets = targets.to_contiguous();
+        let (d_hidden, d_head) = linear::token_loss_backward(
+            contiguous(&hidden),
+            contiguous(&head),
+            targets
+                .as_slice::<i32>()
+                .expect("token_loss: targets are i32"),
+            contiguous(&d_loss),
+        );
+        (
+            tensor(d_hidden, &hidden.layout().shape().dims::<2>()),
+            tensor(d_head, &head.layout().shape().dims::<2>()),
+        )
+    }
+}
+
+/// Start of an output that tasks write in disjoint blocks.
+struct Output(*mut f32);
+// SAFETY: each task writes only the values that are its own.
+unsafe impl Sync for Output {}
+unsafe impl Send for Output {}
+
+impl Output {
+    /// The value at an offset; a method, so that closures capture the whole `Output`.
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
     }
 }
 

@@ -90,3 +90,52 @@ pub fn swiglu(up: &[f32], gate: &[f32]) -> Vec<f32> {
         .for_each(|((out, up), gate)| vector::swiglu(arch, up, gate, out));
     out
 }
+
+/// Gradients of `x` `[n, c]` and `weight` `[c]`.
+pub fn rms_norm_backward(
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    d_output: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let c = weight.len();
+    let arch = Arch::new();
+    let mut d_x = vec![0f32; x.len()];
+    let task = rows_per_task(c) * c;
+    let partial: Vec<Vec<f32>> = d_x
+        .par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .zip(d_output.par_chunks(task))
+        .map(|((d_x, x), d_output)| {
+            let mut d_weight = vec![0f32; c];
+            let rows = d_x.chunks_exact_mut(c).zip(x.chunks_exact(c));
+            for ((d_x, x), d_output) in rows.zip(d_output.chunks_exact(c)) {
+                vector::rms_norm_backward(arch, x, weight, epsilon, d_output, d_x, &mut d_weight);
+            }
+            d_weight
+        })
+        .collect();
+    // In the order of the rows, whoever computed them.
+    let mut d_weight = vec![0f32; c];
+    for partial in partial {
+        for (sum, part) in d_weight.iter_mut().zip(partial) {
+            *sum += part;
+        }
+    }
+    (d_x, d_weight)
+}
+
+/// Gradients of `up` and `gate`; all of one shape.
+pub fn swiglu_backward(up: &[f32], gate: &[f32], d_output: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let arch = Arch::new();
+    let (mut d_up, mut d_gate) = (vec![0f32; up.len()], vec![0f32; up.len()]);
+    d_up.par_chunks_mut(TASK_VALUES)
+        .zip(d_gate.par_chunks_mut(TASK_VALUES))
+        .zip(up.par_chunks(TASK_VALUES))
+        .zip(gate.par_chunks(TASK_VALUES))
+        .zip(d_output.par_chunks(TASK_VALUES))
+        .for_each(|((((d_up, d_gate), up), gate), d_output)| {
+            vector::swiglu_backward(arch, up, gate, d_output, d_up, d_gate);
+        });
+    (d_up, d_gate)
+}

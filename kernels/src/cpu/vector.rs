@@ -127,6 +127,62 @@ vectorised! {
         }
     }
 
+    /// Adds one row's part to `d_weight` and writes its `d_x`.
+    fn rms_norm_backward<'a>(
+        x: &'a [f32],
+        weight: &'a [f32],
+        epsilon: f32,
+        d_output: &'a [f32],
+        d_x: &'a mut [f32],
+        d_weight: &'a mut [f32]
+    ) -> () {
+        for (d_x, x) in d_x.iter_mut().zip(x) {
+            *d_x = x * x;
+        }
+        let factor = 1.0 / (sum(d_x) / x.len() as f32 + epsilon).sqrt();
+        for (((d_x, x), weight), d_output) in d_x.iter_mut().zip(x).zip(weight).zip(d_output) {
+            *d_x = d_output * weight * x;
+        }
+        let along = sum(d_x) / x.len() as f32 * factor * factor * factor;
+        let rows = d_x.iter_mut().zip(x).zip(weight).zip(d_output);
+        for ((((d_x, x), weight), d_output), d_weight) in rows.zip(d_weight) {
+            *d_x = d_output * weight * factor - x * along;
+            *d_weight += d_output * x * factor;
+        }
+    }
+
+    /// Gradients of both factors.
+    fn swiglu_backward<'a>(
+        up: &'a [f32],
+        gate: &'a [f32],
+        d_output: &'a [f32],
+        d_up: &'a mut [f32],
+        d_gate: &'a mut [f32]
+    ) -> () {
+        let inputs = up.iter().zip(gate).zip(d_output);
+        for (((up, gate), d_output), (d_up, d_gate)) in inputs.zip(d_up.iter_mut().zip(d_gate)) {
+            let e = exp_nonpositive(-gate.abs());
+            let sigmoid = if *gate >= 0.0 { 1.0 } else { e } / (1.0 + e);
+            let silu = gate * sigmoid;
+            *d_up = d_output * silu;
+            *d_gate = d_output * up * (sigmoid + silu * (1.0 - sigmoid));
+        }
+    }
+
+    /// Turns logits into softmax weights, and the weights' gradients into those of `q k`.
+    fn softmax_backward<'a>(
+        weights: &'a mut [f32],
+        d_weights: &'a mut [f32],
+        lse: f32,
+        along: f32,
+        scale: f32
+    ) -> () {
+        for (weight, d_weight) in weights.iter_mut().zip(d_weights) {
+            *weight = exp_nonpositive(*weight - lse);
+            *d_weight = *weight * (*d_weight - along) * scale;
+        }
+    }
+
     /// Half-split rotation of one row of `d` by `cos`, `sin` of `d/2`.
     fn rotate<'a>(x: &'a [f32], cos: &'a [f32], sin: &'a [f32], out: &'a mut [f32]) -> () {
         let half = cos.len();

@@ -1,9 +1,10 @@
-//! Checkpoints of any shape with random weights: for tests, and for measuring speed and memory, which
-//! do not depend on the values.
+//! Writes checkpoints: of given values, and of any shape with random weights, for tests and for measuring
+//! speed and memory, which do not depend on the values.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use rand::rngs::StdRng;
@@ -13,6 +14,101 @@ use safetensors::{Dtype, View};
 use serde_json::json;
 
 use crate::{ModelError, QwenConfig, WeightType};
+
+/// A tensor of given values, stored in `dtype`.
+struct Values {
+    shape: Vec<usize>,
+    dtype: WeightType,
+    values: Vec<f32>,
+}
+
+impl View for Values {
+    fn dtype(&self) -> Dtype {
+        stored(self.dtype)
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let size = size(self.dtype);
+        let mut bytes = vec![0u8; self.data_len()];
+        for (bytes, &x) in bytes.chunks_exact_mut(size).zip(&self.values) {
+            store(x, self.dtype, bytes);
+        }
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * size(self.dtype)
+    }
+}
+
+fn stored(dtype: WeightType) -> Dtype {
+    match dtype {
+        WeightType::F32 => Dtype::F32,
+        WeightType::Bf16 => Dtype::BF16,
+        WeightType::F16 => Dtype::F16,
+    }
+}
+
+fn size(dtype: WeightType) -> usize {
+    if dtype == WeightType::F32 { 4 } else { 2 }
+}
+
+fn store(x: f32, dtype: WeightType, bytes: &mut [u8]) {
+    match dtype {
+        WeightType::F32 => bytes.copy_from_slice(&x.to_le_bytes()),
+        WeightType::Bf16 => bytes.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+        WeightType::F16 => bytes.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+    }
+}
+
+/// Writes `config.json` and `model.safetensors` with the given values of every tensor, in the order of
+/// the forward pass; matrices in `dtype`, vectors in f32.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_checkpoint(
+    folder: &Path,
+    config: &QwenConfig,
+    values: Vec<Vec<f32>>,
+    dtype: WeightType,
+) -> Result<(), ModelError> {
+    fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+    let names = config.tensors();
+    assert_eq!(names.len(), values.len(), "values of every tensor");
+    let tensors = names
+        .into_iter()
+        .zip(values)
+        .map(|((name, shape), values)| {
+            assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
+            let dtype = if shape.len() == 2 {
+                dtype
+            } else {
+                WeightType::F32
+            };
+            let tensor = Values {
+                shape,
+                dtype,
+                values,
+            };
+            (name, tensor)
+        });
+    write_safetensors(tensors, folder.join("model.safetensors"))?;
+    write_json(&folder.join("config.json"), &config.to_json())
+}
+
+fn write_safetensors<V: View>(
+    tensors: impl IntoIterator<Item = (String, V)>,
+    path: PathBuf,
+) -> Result<(), ModelError> {
+    safetensors::serialize_to_file(tensors, None, &path).map_err(|e| ModelError::Safetensors {
+        path,
+        message: e.to_string(),
+    })
+}
 
 /// A tensor whose values are drawn when it is written, so that only one is in memory at a time.
 struct RandomTensor {
@@ -25,11 +121,7 @@ struct RandomTensor {
 
 impl View for RandomTensor {
     fn dtype(&self) -> Dtype {
-        match self.dtype {
-            WeightType::F32 => Dtype::F32,
-            WeightType::Bf16 => Dtype::BF16,
-            WeightType::F16 => Dtype::F16,
-        }
+        stored(self.dtype)
     }
 
     fn shape(&self) -> &[usize] {
@@ -48,21 +140,14 @@ impl View for RandomTensor {
                 let mut rng = StdRng::seed_from_u64(self.seed ^ ((task as u64) << 32));
                 for value in bytes.chunks_exact_mut(size) {
                     let x = self.mean + self.spread * (2.0 * rng.random::<f32>() - 1.0);
-                    match self.dtype {
-                        WeightType::F32 => value.copy_from_slice(&x.to_le_bytes()),
-                        WeightType::Bf16 => {
-                            value.copy_from_slice(&bf16::from_f32(x).to_le_bytes());
-                        }
-                        WeightType::F16 => value.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
-                    }
+                    store(x, self.dtype, value);
                 }
             });
         Cow::Owned(bytes)
     }
 
     fn data_len(&self) -> usize {
-        let size = if self.dtype == WeightType::F32 { 4 } else { 2 };
-        self.shape.iter().product::<usize>() * size
+        self.shape.iter().product::<usize>() * size(self.dtype)
     }
 }
 
@@ -78,7 +163,7 @@ pub fn write_random_checkpoint(
     seed: u64,
     shard_bytes: usize,
 ) -> Result<(), ModelError> {
-    std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+    fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
     let mut shards: Vec<Vec<(String, RandomTensor)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
     for (index, (name, shape)) in config.tensors().into_iter().enumerate() {
@@ -115,13 +200,7 @@ pub fn write_random_checkpoint(
         for (name, _) in &shard {
             weight_map.insert(name.clone(), file.clone());
         }
-        let path = folder.join(file);
-        safetensors::serialize_to_file(shard, None, &path).map_err(|e| {
-            ModelError::Safetensors {
-                path,
-                message: e.to_string(),
-            }
-        })?;
+        write_safetensors(shard, folder.join(file))?;
     }
     if count > 1 {
         let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
@@ -132,5 +211,5 @@ pub fn write_random_checkpoint(
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
     let text = serde_json::to_string_pretty(value).expect("JSON values serialise");
-    std::fs::write(path, text + "\n").map_err(ModelError::io(path))
+    fs::write(path, text + "\n").map_err(ModelError::io(path))
 }

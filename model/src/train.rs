@@ -1,0 +1,441 @@
+//! Pretraining: the same forward pass over sequences packed side by side, AdamW, a clipped gradient.
+
+use std::fs;
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use longspan_attention::{Method, PlanError};
+use longspan_kernels::PlanTensors;
+use longspan_rope::Length;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::qwen::{PassPlan, Source, Stored};
+use crate::{Checkpoint, ModelError, Qwen, QwenConfig, WeightType, write_checkpoint};
+
+/// What the parameters are before the first step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Initial {
+    /// Standard deviation of the matrices. Those that write into the residual stream have
+    /// `1 / sqrt(2 layers)` of it (GPT-2).
+    pub matrices: f64,
+    /// Standard deviation of the embedding.
+    pub embedding: f64,
+    /// Standard deviation of the head, which starts as a copy of the embedding scaled to it, so that
+    /// what a head copies is read out from the start.
+    pub head: f64,
+    /// Offsets of positional heads, layer by layer: heads whose query and key biases make them attend
+    /// `offset` tokens back before anything is learned. A head that sees the previous token is the first half of
+    /// an induction circuit (arXiv 2209.11895), and the one that takes long to form.
+    pub offsets: Vec<Vec<usize>>,
+    /// Length of the biases of a positional head in each of its planes.
+    pub offset_bias: f64,
+    /// Planes of a positional head that have a bias: the fastest ones.
+    pub offset_planes: usize,
+}
+
+impl Default for Initial {
+    fn default() -> Self {
+        Initial {
+            matrices: 0.02,
+            embedding: 0.02,
+            head: 0.02,
+            offsets: Vec::new(),
+            offset_bias: 5.0,
+            offset_planes: 6,
+        }
+    }
+}
+
+/// Settings of AdamW (arXiv 1711.05101). Weight decay is of matrices only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// Decay of the first moment.
+    pub beta_1: f32,
+    /// Decay of the second moment.
+    pub beta_2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay, per step and unit of learning rate.
+    pub weight_decay: f32,
+    /// Largest norm of the whole gradient; a longer one is scaled down to it.
+    pub clip: f64,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Optimizer {
+            beta_1: 0.9,
+            beta_2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
+        }
+    }
+}
+
+/// A training sequence: `n + 1` token ids, and for each of the last `n` how much its loss counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sequence {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Weight of the loss of each token but the first.
+    pub weights: Vec<f32>,
+}
+
+/// What a step saw.
+#[derive(Clone, Debug)]
+pub struct StepLoss {
+    /// Weighted mean loss, nats.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Unweighted loss of every token of every sequence, nats.
+    pub nll: Vec<Vec<f32>>,
+}
+
+/// A model in training.
+pub struct Trainer {
+    model: Qwen,
+    optimizer: ModuleOptimizer,
+    clip: f64,
+}
+
+const OPTIMIZER_FILE: &str = "optimizer.bpk";
+
+impl Trainer {
+    /// A new model.
+    pub fn new(
+        config: QwenConfig,
+        initial: &Initial,
+        optimizer: &Optimizer,
+        seed: u64,
+        device: &Device,
+    ) -> Self {
+        let device = device.clone().autodiff();
+        let mut source = Drawn {
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            config: config.clone(),
+            initial,
+            embedding: None,
+            device: &device,
+        };
+        let model = Qwen::assemble(config, &mut source, WeightType::F32, &device)
+            .expect("drawing parameters cannot fail");
+        Trainer::with_model(model, optimizer)
+    }
+
+    /// Goes on from a folder that [`Trainer::save`] wrote.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder.
+    pub fn resume(
+        folder: &Path,
+        optimizer: &Optimizer,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let device = device.clone().autodiff();
+        let mut checkpoint = Checkpoint::open(folder)?;
+        let config = checkpoint.config.clone();
+        let mut source = Tracked(Stored {
+            checkpoint: &mut checkpoint,
+            dtype: WeightType::F32,
+            device: &device,
+        });
+        let model = Qwen::assemble(config, &mut source, WeightType::F32, &device)?;
+        let mut trainer = Trainer::with_model(model, optimizer);
+        let path = folder.join(OPTIMIZER_FILE);
+        let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
+        trainer.optimizer = trainer
+            .optimizer
+            .from_bytes(burn::tensor::Bytes::from_bytes_vec(bytes))
+            .map_err(|error| ModelError::OptimizerState {
+                path,
+                message: error.to_string(),
+            })?;
+        Ok(trainer)
+    }
+
+    fn with_model(model: Qwen, settings: &Optimizer) -> Self {
+        let adamw = |weight_decay: f32| {
+            AdamWConfig::new()
+                .with_beta_1(settings.beta_1)
+                .with_beta_2(settings.beta_2)
+                .with_epsilon(settings.epsilon)
+                .with_weight_decay(weight_decay)
+                .build()
+        };
+        let mut matrices = MatrixIds::default();
+        model.visit(&mut matrices);
+        let optimizer = ModuleOptimizer::from(adamw(0.0)).with_group(
+            ParamGroup::from_ids(matrices.0),
+            adamw(settings.weight_decay),
+            None,
+        );
+        Trainer {
+            model,
+            optimizer,
+            clip: settings.clip,
+        }
+    }
+
+    /// One step over batches whose gradients are added before the parameters move. All sequences of
+    /// a batch have one length.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary; a loss that is not finite, after which the model is spoiled.
+    pub fn step(
+        &mut self,
+        batches: &[Vec<Sequence>],
+        learning_rate: f64,
+    ) -> Result<StepLoss, ModelError> {
+        let weights = batches.iter().flatten().flat_map(|s| &s.weights);
+        let total = weights.map(|&w| f64::from(w)).sum::<f64>().max(1e-9);
+        let mut accumulated = GradientsAccumulator::new();
+        let (mut loss, mut nll) = (0.0, Vec::new());
+        for batch in batches {
+            let losses = self.batch_loss(batch)?;
+            let values: Vec<f32> =
+                (losses.clone().into_data().try_to_vec()).expect("a loss is read back as f32");
+            let n = batch[0].weights.len();
+            let weights: Vec<f32> = batch.iter().flat_map(|s| s.weights.clone()).collect();
+            let weighted = values.iter().zip(&weights);
+            loss += weighted.map(|(x, w)| f64::from(x * w)).sum::<f64>() / total;
+            nll.extend(values.chunks(n).map(<[f32]>::to_vec));
+
+            let shape = [weights.len()];
+            let options = (&self.model.device(), DType::F32);
+            let weights = Tensor::from_data(TensorData::new(weights, shape), options);
+            let scalar = (losses * weights).sum() / total;
+            let gradients = GradientsParams::from_grads(scalar.backward(), &self.model);
+            accumulated.accumulate(&self.model, gradients);
+        }
+        if !loss.is_finite() {
+            return Err(ModelError::LossNotFinite { loss });
+        }
+        let mut gradients = accumulated.grads();
+        let mut norm = SquaredNorm {
+            gradients: &gradients,
+            sum: 0.0,
+        };
+        self.model.visit(&mut norm);
+        let gradient_norm = norm.sum.sqrt();
+        if gradient_norm > self.clip {
+            self.model.visit(&mut Scale {
+                gradients: &mut gradients,
+                factor: self.clip / gradient_norm,
+            });
+        }
+        let model = self.model.clone();
+        self.model = self.optimizer.step(learning_rate, model, gradients);
+        Ok(StepLoss {
+            loss,
+            gradient_norm,
+            nll,
+        })
+    }
+
+    /// Losses `[sequences * n]` of sequences side by side in one pass.
+    fn batch_loss(&self, batch: &[Sequence]) -> Result<Tensor<1>, ModelError> {
+        let n = batch[0].weights.len();
+        let same = |s: &Sequence| s.weights.len() == n && s.ids.len() == n + 1;
+        assert!(
+            batch.iter().all(same),
+            "a batch has sequences of one length"
+        );
+        let plan = self
+            .packed_plan(n, batch.len())
+            .expect("plain RoPE fits every model");
+        let fed: Vec<u32> = batch.iter().flat_map(|s| s.ids[..n].to_vec()).collect();
+        let targets: Vec<u32> = batch.iter().flat_map(|s| s.ids[1..].to_vec()).collect();
+        let hidden = self.model.hidden(&fed, &plan)?;
+        self.model.check(&targets)?;
+        Ok(self.model.loss(hidden, &targets))
+    }
+
+    fn packed_plan(&self, n: usize, copies: usize) -> Result<PassPlan, PlanError> {
+        let plain = Method::named("plain");
+        let plans = plain.plan(
+            &self.model.config().geometry(),
+            Length {
+                total: n,
+                prefill: n,
+            },
+        )?;
+        let packed = std::sync::Arc::new(plans[0].packed(copies));
+        let layers = vec![packed; plans.len()];
+        Ok(PassPlan {
+            layers: PlanTensors::for_layers(&layers, &self.model.device()),
+            tokens: n * copies,
+        })
+    }
+
+    /// The model as it is now, for evaluation.
+    pub fn model(&self) -> Qwen {
+        self.model.evaluated()
+    }
+
+    /// Writes a Hugging Face style folder with weights in f32, and the optimiser's state beside them.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        self.export(folder, WeightType::F32)?;
+        let path = folder.join(OPTIMIZER_FILE);
+        let bytes = self
+            .optimizer
+            .into_bytes()
+            .map_err(|error| ModelError::OptimizerState {
+                path: path.clone(),
+                message: error.to_string(),
+            })?;
+        fs::write(&path, &bytes[..]).map_err(ModelError::io(&path))
+    }
+
+    /// Writes `config.json` and `model.safetensors`, with matrices in `dtype` and vectors in f32.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn export(&self, folder: &Path, dtype: WeightType) -> Result<(), ModelError> {
+        let mut values = Values::default();
+        self.model.visit(&mut values);
+        write_checkpoint(folder, self.model.config(), values.0, dtype)
+    }
+}
+
+/// Parameters drawn one by one.
+struct Drawn<'a> {
+    rng: Xoshiro256PlusPlus,
+    config: QwenConfig,
+    initial: &'a Initial,
+    embedding: Option<Vec<f32>>,
+    device: &'a Device,
+}
+
+impl Drawn<'_> {
+    /// Normally distributed, by Box and Muller.
+    fn normal(&mut self, len: usize, deviation: f64) -> Vec<f32> {
+        let mut values = Vec::with_capacity(len + 1);
+        while values.len() < len {
+            let radius = (-2.0 * (1.0 - self.rng.random::<f64>()).ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * self.rng.random::<f64>()).sin_cos();
+            values.extend([cos, sin].map(|x| (deviation * radius * x) as f32));
+        }
+        values.truncate(len);
+        values
+    }
+
+    /// Biases of q, k and v, side by side. A query at `i` and a key at `j` of a head with offset `o` get
+    /// the logit `sum over planes of bias^2 cos((i - j - o) theta)`, largest at `j = i - o`.
+    fn attention_bias(&self, layer: usize) -> Vec<f32> {
+        let (width, d) = (self.config.hidden_size, self.config.head_dim);
+        let mut bias = vec![0f32; 3 * width];
+        let offsets = self.initial.offsets.get(layer).into_iter().flatten();
+        for (head, &offset) in offsets.enumerate().take(self.config.heads) {
+            let (q, k) = (head * d, width + head * d);
+            for plane in 0..self.initial.offset_planes.min(d / 2) {
+                let theta = self.config.rope_base.powf(-2.0 * plane as f64 / d as f64);
+                let (sin, cos) = (offset as f64 * theta).sin_cos();
+                bias[q + plane] = (self.initial.offset_bias * cos) as f32;
+                bias[q + d / 2 + plane] = (-self.initial.offset_bias * sin) as f32;
+                bias[k + plane] = self.initial.offset_bias as f32;
+            }
+        }
+        bias
+    }
+}
+
+impl Source for Drawn<'_> {
+    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
+        let (_, shape) = (self.config.tensors().into_iter())
+            .find(|tensor| tensor.0 == name)
+            .expect("a model asks for its own tensors");
+        let len = shape.iter().product();
+        let layer = || name.split('.').nth(2).and_then(|layer| layer.parse().ok());
+        let values = match name {
+            _ if name.ends_with("wte.weight") => {
+                let values = self.normal(len, self.initial.embedding);
+                self.embedding = Some(values.clone());
+                values
+            }
+            "lm_head.weight" => {
+                let scale = (self.initial.head / self.initial.embedding) as f32;
+                let embedding = self.embedding.take().expect("the embedding comes first");
+                embedding.into_iter().map(|x| scale * x).collect()
+            }
+            _ if name.ends_with("bias") => self.attention_bias(layer().expect("h.LAYER")),
+            _ if D == 1 => vec![1.0; len],
+            _ if name.ends_with("c_proj.weight") => {
+                let residual = (2.0 * self.config.layers as f64).sqrt();
+                self.normal(len, self.initial.matrices / residual)
+            }
+            _ => self.normal(len, self.initial.matrices),
+        };
+        let data = TensorData::new(values, shape);
+        Ok(Tensor::from_data(data, (self.device, DType::F32)).require_grad())
+    }
+}
+
+/// Tensors that are to be trained.
+struct Tracked<S>(S);
+
+impl<S: Source> Source for Tracked<S> {
+    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
+        Ok(self.0.tensor::<D>(name)?.require_grad())
+    }
+}
+
+#[derive(Default)]
+struct MatrixIds(Vec<ParamId>);
+
+impl ModuleVisitor for MatrixIds {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D == 2 {
+            self.0.push(param.id);
+        }
+    }
+}
+
+/// Values of all parameters, in the order of [`QwenConfig::tensors`].
+#[derive(Default)]
+struct Values(Vec<Vec<f32>>);
+
+impl ModuleVisitor for Values {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let values = param.val().into_data().try_to_vec();
+        self.0.push(values.expect("trained parameters are f32"));
+    }
+}
+
+struct SquaredNorm<'a> {
+    gradients: &'a GradientsParams,
+    sum: f64,
+}
+
+impl ModuleVisitor for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let square: f32 = gradient.square().sum().into_scalar();
+            self.sum += f64::from(square);
+        }
+    }
+}
+
+struct Scale<'a> {
+    gradients: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            self.gradients
+                .register(param.id, gradient.mul_scalar(self.factor));
+        }
+    }
+}
