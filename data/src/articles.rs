@@ -5,30 +5,31 @@
 //! independently of all before it. A sentence with `<new>` introduces a notion, numbered 1, 2, ... in the
 //! order of the text, with four attributes: name, symbol, quantity and value, all uniform and
 //! independent. A sentence with `<ref>` comes back to notion `t - lag`, where `t` notions exist and
-//! `lag` is drawn from 1 to `t - 1` with weights near `1 / (lag + 1)`, and repeats some of its attributes; none does
-//! before the first [`OPENING`] notions. After [`STATEMENTS`] notions the article ends. Only integers and a fixed random
-//! generator are used: the text is the same on every machine.
+//! `lag` is drawn from 1 to `t - 1` with weights near `1 / (lag + 1)`, and repeats some of its
+//! attributes; none does before there are [`OPENING`] notions. After [`STATEMENTS`] notions the article
+//! ends. Only integers and a fixed random generator make the text: it is the same on every machine.
 //!
-//! It can be read in one way only: no sentence's beginning (up to its first slot) is the beginning of
-//! another's; numbers have three digits, values four, syllables three letters; subscripts are single letters,
-//! and after every other word comes a character that words of its kind do not contain. So the
-//! probability of the text is the product of the probabilities of its choices; each is a [`Piece`].
+//! It can be read in one way only: numbers have three digits, values four, and no sentence's start (up
+//! to its first slot) and no word is the beginning of another of its kind. So the probability of the text
+//! is the product of the probabilities of its choices; each is a [`Piece`].
 //!
 //! # What a reader of `text[from..]` knows
-//! The floor is the loss of the best reader of `text[from..]` who is also told the state of the writer at
-//! `from`: how many notions exist, the place in the sentence, the number printed last there, and the
-//! whole of an attribute that `from` cuts in two. Of a later choice this reader's probability is exact:
+//! The loss of a piece given `text[from..]` is that of the best reader who is also told the state of the
+//! writer at `from`: how many notions exist, the place in the sentence, the number printed last, and
+//! the whole of a word that `from` cuts in two. This reader's probabilities are exact:
 //!
 //! - a sentence: its weight over the sum of weights, since sentences are independent;
-//! - a number: its weight over the sum for `t`, which the reader knows from the state and then from
-//!   labels; what was cut off has no part in it;
-//! - an attribute of notion `i` that stands in `text[from..]` already: 1. Its number `i` was printed
-//!   before it, so both the reader of then and of now know whose it is;
+//! - a number: the weight of its lag over the sum up to `t - 1`. The state and then the labels tell `t`;
+//!   nothing else that was cut off has a part in it;
+//! - an attribute of notion `i` that stands in `text[from..]` already: 1. The number of the notion was
+//!   printed before the attribute both times, so the reader knows that they are the same;
 //! - any other attribute: one over the number of possible ones. It is independent of all other
-//!   choices, and no choice depends on it, so nothing that the reader sees tells anything about it.
+//!   choices, and none depends on it, so nothing in sight tells anything about it.
 //!
 //! A model that reads `text[from..]` without being told the state knows less, so that its expected loss
-//! is no smaller. How many bytes were cut off is taken to be unknown.
+//! is no smaller. How many bytes were cut off counts as unknown.
+
+mod words;
 
 use std::ops::Range;
 
@@ -36,6 +37,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
 use crate::Document;
+use words::*;
 
 /// Articles of the corpus `builtin:articles`: those of the seeds from 0 on.
 const HELD_OUT: u64 = 64;
@@ -48,112 +50,6 @@ const LAG_WEIGHT: u64 = 1_000_000;
 
 const HEAD: &str = "\\documentclass{article}\n\\begin{document}\n";
 const END: &str = "\\end{document}\n";
-
-/// Sentences with their weights. Most repeat all that a statement says, word for word.
-const SENTENCES: [(u64, &str); 12] = [
-    (
-        12,
-        "\\begin{theorem}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{theorem}\n",
-    ),
-    (
-        12,
-        "\\begin{lemma}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{lemma}\n",
-    ),
-    (
-        16,
-        "\\defn\\label{s:<new>} The <name> $<symbol>$ has <quantity> $<value>$.\n",
-    ),
-    (3, "\n\\section{<topic>}\n"),
-    (
-        45,
-        "By~\\ref{s:<ref>}, the <name> $<symbol>$ has <quantity> $<value>$.\n",
-    ),
-    (
-        15,
-        "\\proof From~\\ref{s:<ref>}, the <name> $<symbol>$ has <quantity> $<value>$. \\qed\n",
-    ),
-    (
-        10,
-        "Following~\\cite{s:<ref>}, the <name> $<symbol>$ has <quantity> $<value>$.\n",
-    ),
-    (
-        10,
-        "As in~\\ref{s:<ref>}, the <name> has <quantity> $<value>$.\n",
-    ),
-    (
-        8,
-        "Due to~\\ref{s:<ref>}, the <name> $<symbol>$ is compact.\n",
-    ),
-    (
-        4,
-        "Hence~\\ref{s:<ref>} is sharp: $<symbol>$ has <quantity> $<value>$.\n",
-    ),
-    (4, "\\[ \\tag{s:<ref>} |<symbol>| \\le <value>. \\]\n"),
-    (
-        4,
-        "It remains to bound~\\ref{s:<ref>}, that is, the <quantity> of the <name>.\n",
-    ),
-];
-
-const SYLLABLES: [&str; 32] = [
-    "bal", "cor", "del", "fan", "gri", "hol", "jar", "kem", "lis", "mur", "nov", "pel", "qui",
-    "ros", "sol", "tav", "ulm", "ver", "wen", "xan", "yor", "zim", "ast", "eck", "bru", "dag",
-    "fer", "hux", "lom", "nim", "pra", "tes",
-];
-const NOUNS: [&str; 16] = [
-    "lattice",
-    "bundle",
-    "filtration",
-    "measure",
-    "operator",
-    "category",
-    "kernel",
-    "sheaf",
-    "module",
-    "graph",
-    "flow",
-    "norm",
-    "cover",
-    "functor",
-    "metric",
-    "complex",
-];
-const LETTERS: [&str; 16] = [
-    "\\Lambda",
-    "\\mathcal{F}",
-    "\\mathcal{K}",
-    "\\Omega",
-    "\\mathfrak{g}",
-    "\\Phi",
-    "\\mathcal{M}",
-    "\\Theta",
-    "\\mathbb{E}",
-    "\\Gamma",
-    "\\mathcal{B}",
-    "\\Psi",
-    "\\mathfrak{h}",
-    "\\Sigma",
-    "\\mathbb{P}",
-    "\\Xi",
-];
-const SUBSCRIPTS: [&str; 16] = [
-    "a", "b", "c", "d", "h", "j", "k", "m", "n", "p", "q", "r", "s", "t", "u", "w",
-];
-const QUANTITIES: [&str; 8] = [
-    "depth", "rank", "index", "weight", "width", "height", "degree", "defect",
-];
-/// Values have four digits.
-const VALUES: Range<usize> = 1000..10_000;
-const TOPICS: [&str; 8] = [
-    "Preliminaries",
-    "Local structure",
-    "Global estimates",
-    "Duality",
-    "The inductive step",
-    "Examples",
-    "Sharpness",
-    "Further reductions",
-];
 
 /// A generated article and the choices that made it.
 pub struct Article {
@@ -186,13 +82,7 @@ impl Piece {
 impl Article {
     /// The article of a seed, about 200,000 bytes.
     pub fn write(seed: u64) -> Self {
-        let mut writer = Writer {
-            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
-            text: HEAD.to_owned(),
-            pieces: Vec::new(),
-            notions: Vec::new(),
-            number: 0,
-        };
+        let mut writer = Writer::new(seed);
         while writer.notions.len() < STATEMENTS {
             writer.sentence();
         }
@@ -261,14 +151,21 @@ struct Writer {
 }
 
 impl Writer {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            text: HEAD.to_owned(),
+            pieces: Vec::new(),
+            notions: Vec::new(),
+            number: 0,
+        }
+    }
+
     fn sentence(&mut self) {
-        let can_refer = self.notions.len() >= OPENING;
-        let sentences = SENTENCES
-            .iter()
-            .filter(|sentence| can_refer || !sentence.1.contains("<ref>"));
+        let sentences = sentences(self.notions.len());
         let total = sentences.clone().map(|sentence| sentence.0).sum();
         let mut draw = self.below(total);
-        for &(weight, sentence) in sentences {
+        for (weight, sentence) in sentences {
             if draw < weight {
                 return self.write(sentence, nats(total, weight));
             }
@@ -365,6 +262,13 @@ impl Writer {
     }
 }
 
+/// The sentences that may come when so many notions exist, with their weights.
+fn sentences(notions: usize) -> impl Iterator<Item = (u64, &'static str)> + Clone {
+    let can_refer = notions >= OPENING;
+    let possible = move |sentence: &(u64, &str)| can_refer || !sentence.1.contains("<ref>");
+    SENTENCES.into_iter().filter(possible)
+}
+
 fn lag_weight(lag: usize) -> u64 {
     LAG_WEIGHT / (lag as u64 + 1)
 }
@@ -372,4 +276,43 @@ fn lag_weight(lag: usize) -> u64 {
 /// What it costs to tell a choice of the given weight.
 fn nats(total: u64, weight: u64) -> f64 {
     (total as f64 / weight as f64).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds up the probabilities of all that may come next, as the writer states them in nats.
+    fn sum(nats: impl Iterator<Item = f64>) -> f64 {
+        nats.map(|nats| (-nats).exp()).sum()
+    }
+
+    #[test]
+    fn probabilities_sum_to_one() {
+        for notions in [0, OPENING - 1, OPENING, STATEMENTS - 1] {
+            let sentences = sentences(notions);
+            let total = sentences.clone().map(|sentence| sentence.0).sum();
+            let all = sum(sentences.map(|sentence| nats(total, sentence.0)));
+            assert!((all - 1.0).abs() < 1e-12, "{notions} notions: {all}");
+        }
+        for newest in [2, 3, 10, STATEMENTS] {
+            let total = (1..newest).map(lag_weight).sum();
+            let all = sum((1..newest).map(|lag| nats(total, lag_weight(lag))));
+            assert!((all - 1.0).abs() < 1e-12, "notion {newest}: {all}");
+        }
+    }
+
+    /// A draw reaches every choice in proportion to its weight.
+    #[test]
+    fn draws_are_uniform() {
+        let mut writer = Writer::new(1);
+        let mut counts = [0u32; 7];
+        for _ in 0..70_000 {
+            counts[writer.below(7) as usize] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| count.abs_diff(10_000) < 450),
+            "{counts:?}"
+        );
+    }
 }

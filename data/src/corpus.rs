@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use crate::text::Compression;
 use crate::{DataError, articles, parquet, text};
 
-pub(crate) const BUILTIN_ARTICLES: &str = "builtin:articles";
+/// The corpus of generated articles, as [`Corpus::open`] takes it.
+pub const BUILTIN_ARTICLES: &str = "builtin:articles";
 pub(crate) const KNOWN_EXTENSIONS: &str =
     ".txt, .jsonl, both also with .gz or .zst after it, and .parquet";
 

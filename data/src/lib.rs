@@ -2,6 +2,8 @@
 //!
 //! - [`Tokenizer`] turns text into Qwen's token ids and back.
 //! - [`Corpus`] streams documents from text, JSON Lines and Parquet files, or from the built-in articles.
+//! - [`Article`] is one of those, with the true likelihood of each of its pieces given all or a part of what is
+//!   before.
 //! - [`NeedleTask`] draws facts to hide in a text, their question and their answer; [`NeedleTask::hide`] builds the
 //!   prompt.
 //! - [`DataError`] says what is wrong with a file, where, and what to do about it.
@@ -18,7 +20,7 @@ mod tokenizer;
 mod words;
 
 pub use articles::{Article, Piece, held_out_articles, training_articles};
-pub use corpus::{Corpus, Document};
+pub use corpus::{BUILTIN_ARTICLES, Corpus, Document};
 pub use draw::Draw;
 pub use error::DataError;
 pub use haystack::{Place, Prompt};

@@ -114,11 +114,20 @@ impl Tokenizer {
 
     /// The text of ids. Bytes that are not UTF-8, as when a character is cut in half, become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        let bytes = (self.pieces.decode_bytes(ids)).map_err(|error| DataError::UnknownToken {
+        Ok(String::from_utf8_lossy(&self.decode_bytes(ids)?).into_owned())
+    }
+
+    fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>, DataError> {
+        (self.pieces.decode_bytes(ids)).map_err(|error| DataError::UnknownToken {
             id: error.token,
             size: self.vocab_size(),
-        })?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        })
+    }
+
+    /// The bytes of text that each id stands for.
+    pub fn byte_lengths(&self, ids: &[u32]) -> Result<Vec<usize>, DataError> {
+        let length = |&id| Ok(self.decode_bytes(&[id])?.len());
+        ids.iter().map(length).collect()
     }
 
     /// The number of tokens, special ones included.

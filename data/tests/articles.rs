@@ -1,53 +1,390 @@
-//! The built-in articles: the same everywhere, different from each other, and worth remembering.
+//! The built-in articles: the same everywhere, read back from the text alone, with the entropy that their
+//! rules imply.
 
-use longspan_data::{Corpus, Document};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
-fn articles(count: usize) -> Vec<Document> {
-    let corpus = Corpus::open("builtin:articles", "text").unwrap();
-    assert!(corpus.files().is_empty());
-    corpus.documents().take(count).map(Result::unwrap).collect()
-}
+use longspan_data::{Article, Corpus, Document, held_out_articles, training_articles};
 
 #[test]
 fn they_are_the_same_everywhere() {
-    let first = &articles(1)[0];
-    assert_eq!(first.source, "article 1");
+    let corpus = Corpus::open("builtin:articles", "text").unwrap();
+    assert!(corpus.files().is_empty());
+    let documents: Vec<Document> = corpus.documents().map(Result::unwrap).collect();
+    assert_eq!(documents.len(), 64);
+    assert_eq!(documents[0].source, "article 1");
+    let start = r"\documentclass{article}
+\begin{document}
+\begin{lemma}\label{s:001}
+";
+    assert!(
+        documents[0].text.starts_with(start),
+        "{}",
+        &documents[0].text[..200]
+    );
     assert_eq!(
-        blake3::hash(first.text.as_bytes()).to_hex().as_str(),
+        blake3::hash(documents[0].text.as_bytes()).to_hex().as_str(),
         "bd408153c35f87a2bb46e21df35eccd32a63b80479e0c5c4f09fa829b89eb595"
     );
+    for (i, (document, article)) in documents.iter().zip(held_out_articles()).enumerate() {
+        assert_eq!(document.text, article.text);
+        assert!((190_000..250_000).contains(&article.text.len()));
+        assert!(article.text.is_ascii());
+        assert!(
+            documents[..i]
+                .iter()
+                .all(|other| other.text != document.text)
+        );
+    }
 }
 
 #[test]
-fn they_are_long_and_differ() {
-    let articles = articles(usize::MAX);
-    assert_eq!(articles.len(), 64);
-    for (i, a) in articles.iter().enumerate() {
-        assert!(
-            (190_000..250_000).contains(&a.text.len()),
-            "{}",
-            a.text.len()
-        );
-        for b in &articles[..i] {
-            assert_ne!(a.text, b.text);
+fn training_never_sees_them() {
+    let held_out: HashSet<String> = held_out_articles().map(|article| article.text).collect();
+    let stream = |seed| training_articles(seed).take(20).map(|article| article.text);
+    let both: HashSet<String> = stream(0).chain(stream(1)).collect();
+    assert_eq!(both.len(), 40, "two articles of the streams are equal");
+    assert!(both.is_disjoint(&held_out));
+    assert!(stream(0).eq(stream(0)));
+}
+
+/// Sentences and weights, as the documentation states them. Slots: `@` and `#` numbers, new and old; `N`ame,
+/// `S`ymbol, `Q`uantity, `V`alue; `*` topic.
+const SENTENCES: [(u64, &str); 12] = [
+    (
+        12,
+        "\\begin{theorem}\\label{s:@}\nThe N $S$ has Q $V$.\n\\end{theorem}\n",
+    ),
+    (
+        12,
+        "\\begin{lemma}\\label{s:@}\nThe N $S$ has Q $V$.\n\\end{lemma}\n",
+    ),
+    (16, "\\defn\\label{s:@} The N $S$ has Q $V$.\n"),
+    (3, "\n\\section{*}\n"),
+    (45, "By~\\ref{s:#}, the N $S$ has Q $V$.\n"),
+    (15, "\\proof From~\\ref{s:#}, the N $S$ has Q $V$. \\qed\n"),
+    (10, "Following~\\cite{s:#}, the N $S$ has Q $V$.\n"),
+    (10, "As in~\\ref{s:#}, the N has Q $V$.\n"),
+    (8, "Due to~\\ref{s:#}, the N $S$ is compact.\n"),
+    (4, "Hence~\\ref{s:#} is sharp: $S$ has Q $V$.\n"),
+    (4, "\\[ \\tag{s:#} |S| \\le V. \\]\n"),
+    (
+        4,
+        "It remains to bound~\\ref{s:#}, that is, the Q of the N.\n",
+    ),
+];
+const HEAD: &str = "\\documentclass{article}\n\\begin{document}\n";
+
+/// Reads an article back from a sentence's beginning, knowing the rules and how many notions exist.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    notions: usize,
+    number: usize,
+    /// Attributes seen.
+    seen: HashMap<(usize, char), &'a str>,
+    pieces: Vec<(Range<usize>, f64)>,
+    /// Where sentences begin, and how many notions exist there.
+    sentences: Vec<(usize, usize)>,
+    /// How often each sentence and each lag was chosen, and how often that was to be expected.
+    chosen: HashMap<(char, usize), (f64, f64)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, at: usize, notions: usize) -> Self {
+        Self {
+            text,
+            at,
+            notions,
+            number: 0,
+            seen: HashMap::new(),
+            pieces: Vec::new(),
+            sentences: Vec::new(),
+            chosen: HashMap::new(),
         }
     }
+
+    fn whole(text: &'a str) -> Self {
+        let mut reader = Self::new(text, HEAD.len(), 0);
+        assert!(text.starts_with(HEAD));
+        reader.read(usize::MAX);
+        assert_eq!(&text[reader.at..], "\\end{document}\n");
+        reader
+    }
+
+    /// Reads so many sentences, or all.
+    fn read(&mut self, sentences: usize) {
+        for _ in 0..sentences {
+            if self.notions == 800 {
+                return;
+            }
+            self.sentences.push((self.at, self.notions));
+            self.sentence();
+        }
+    }
+
+    fn sentence(&mut self) {
+        let open = |pattern: &str| self.notions >= 10 || !pattern.contains('#');
+        let possible: Vec<_> = (0..SENTENCES.len())
+            .filter(|&i| open(SENTENCES[i].1))
+            .collect();
+        let total: u64 = possible.iter().map(|&i| SENTENCES[i].0).sum();
+        let mut found = Vec::new();
+        for i in possible {
+            let (weight, pattern) = SENTENCES[i];
+            let start = &pattern[..pattern.find(['@', '#', '*']).unwrap()];
+            let counts = self.chosen.entry(('s', i)).or_default();
+            counts.1 += weight as f64 / total as f64;
+            if self.text[self.at..].starts_with(start) {
+                counts.0 += 1.0;
+                found.push((weight, start, &pattern[start.len()..]));
+            }
+        }
+        let [(weight, start, rest)] = found[..] else {
+            panic!("{} readings at byte {}", found.len(), self.at);
+        };
+        self.take(start.len(), (total as f64 / weight as f64).ln());
+        for slot in rest.chars() {
+            match slot {
+                '@' => {
+                    self.notions += 1;
+                    self.number = self.notions;
+                    let number = format!("{:03}", self.number);
+                    assert!(self.text[self.at..].starts_with(&number));
+                    self.at += 3;
+                }
+                '#' => self.reference(),
+                'N' => {
+                    let noun = self.length(self.at + 10, |c| c.is_ascii_lowercase());
+                    self.attribute('N', 10 + noun, 32 * 32 * 32 * 16);
+                }
+                'S' => {
+                    let length = self.length(self.at, |c| !"$|".contains(c));
+                    self.attribute('S', length, 16 * 16 * 16);
+                }
+                'Q' => {
+                    let length = self.length(self.at, |c| c.is_ascii_lowercase());
+                    self.attribute('Q', length, 8);
+                }
+                'V' => self.attribute('V', 4, 9000),
+                '*' => {
+                    let length = self.length(self.at, |c| c != '}');
+                    self.take(length, 8f64.ln());
+                }
+                literal => {
+                    assert!(self.text[self.at..].starts_with(literal));
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn length(&self, from: usize, inside: impl Fn(char) -> bool) -> usize {
+        self.text[from..].find(|c| !inside(c)).unwrap()
+    }
+
+    fn reference(&mut self) {
+        self.number = self.text[self.at..self.at + 3].parse().unwrap();
+        let weight = |lag: usize| 1_000_000 / (lag as u64 + 1);
+        let total: u64 = (1..self.notions).map(weight).sum();
+        for lag in 1..self.notions {
+            let bucket = lag.ilog2() as usize;
+            self.chosen.entry(('l', bucket)).or_default().1 += weight(lag) as f64 / total as f64;
+        }
+        let lag = self.notions - self.number;
+        self.chosen
+            .entry(('l', lag.ilog2() as usize))
+            .or_default()
+            .0 += 1.0;
+        self.take(3, (total as f64 / weight(lag) as f64).ln());
+    }
+
+    fn attribute(&mut self, kind: char, length: usize, space: u64) {
+        let text = &self.text[self.at..self.at + length];
+        let nats = match self.seen.insert((self.number, kind), text) {
+            Some(copy) => {
+                assert_eq!(copy, text, "{kind} of {} at byte {}", self.number, self.at);
+                0.0
+            }
+            None => (space as f64).ln(),
+        };
+        self.take(length, nats);
+    }
+
+    fn take(&mut self, length: usize, nats: f64) {
+        self.pieces.push((self.at..self.at + length, nats));
+        self.at += length;
+    }
+}
+
+fn assert_same(article: impl Iterator<Item = (Range<usize>, f64)>, read: &[(Range<usize>, f64)]) {
+    let mut count = 0;
+    for ((range, nats), expected) in article.zip(read) {
+        assert_eq!(range, expected.0);
+        assert!(
+            (nats - expected.1).abs() < 1e-12,
+            "{range:?}: {nats}, {expected:?}"
+        );
+        count += 1;
+    }
+    assert_eq!(count, read.len());
 }
 
 #[test]
-fn labels_are_defined_once_and_used_long_after() {
-    let text = &articles(1)[0].text;
-    let mut far = 0;
-    for (at, _) in text.match_indices("\\ref{") {
-        let label = &text[at + 5..at + text[at..].find('}').unwrap()];
-        let definition = format!("\\label{{{label}}}");
-        assert_eq!(text.matches(&definition).count(), 1, "{label}");
-        let distance = at as i64 - text.find(&definition).unwrap() as i64;
-        assert!(distance > 0, "{label} is used before it is defined");
-        far += usize::from(distance > 50_000);
+fn the_text_alone_gives_the_choices_and_their_probabilities() {
+    for article in held_out_articles().take(3) {
+        let reader = Reader::whole(&article.text);
+        assert_eq!(article.pieces().len(), reader.pieces.len());
+        assert_same(article.nll(0), &reader.pieces);
     }
+}
+
+/// The reader of a part has a memory of its own, with nothing in it at first.
+#[test]
+fn a_reader_of_a_part_finds_the_truncated_loss() {
+    let article = Article::write(3);
+    let sentences = Reader::whole(&article.text).sentences;
+    for &(from, notions) in sentences.iter().step_by(97) {
+        let mut reader = Reader::new(&article.text, from, notions);
+        reader.read(300);
+        assert_same(article.nll(from), &reader.pieces);
+    }
+}
+
+#[test]
+fn words_fill_their_spaces() {
+    let articles: Vec<Article> = held_out_articles().collect();
+    let mut words: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for article in &articles {
+        let reader = Reader::whole(&article.text);
+        for (&(_, kind), &text) in &reader.seen {
+            let mut add = |list, word| {
+                words.entry(list).or_default().insert(word);
+            };
+            match kind {
+                'N' => {
+                    add("syllable 1", &text[..3]);
+                    add("syllable 2", &text[3..6]);
+                    add("syllable 3", &text[6..9]);
+                    add("noun", &text[9..]);
+                }
+                'S' => {
+                    let (letter, subscript) = text.rsplit_once("_{").unwrap();
+                    add("letter", letter);
+                    add("subscript 1", &subscript[..1]);
+                    add("subscript 2", &subscript[1..2]);
+                }
+                'Q' => add("quantity", text),
+                _ => add("value", text),
+            }
+        }
+    }
+    for (list, size) in [
+        ("syllable 1", 32),
+        ("syllable 2", 32),
+        ("syllable 3", 32),
+        ("noun", 16),
+        ("letter", 16),
+        ("subscript 1", 16),
+        ("subscript 2", 16),
+        ("quantity", 8),
+    ] {
+        assert_eq!(words[list].len(), size, "{list}");
+    }
+    let mut values = words["value"].iter().map(|value| value.parse().unwrap());
+    assert!(values.all(|value: usize| (1000..10_000).contains(&value)));
+    assert!(words["value"].len() > 8900); // 51,200 draws of 9,000
+}
+
+#[test]
+fn choices_are_as_frequent_as_stated() {
+    let mut chosen: HashMap<(char, usize), (f64, f64)> = HashMap::new();
+    for article in training_articles(7).take(20) {
+        for (choice, (observed, expected)) in Reader::whole(&article.text).chosen {
+            let sums = chosen.entry(choice).or_default();
+            *sums = (sums.0 + observed, sums.1 + expected);
+        }
+    }
+    assert_eq!(chosen.len(), SENTENCES.len() + 10);
+    for (choice, (observed, expected)) in chosen {
+        assert!(expected > 500.0);
+        let error = (observed - expected) / expected.sqrt();
+        assert!(
+            error.abs() < 4.5,
+            "{choice:?}: {observed}, {expected} expected"
+        );
+    }
+}
+
+#[test]
+fn what_is_cut_off_costs() {
+    let article = Article::write(5);
+    let half = article.text.len() / 2;
+    let of_half = |from: usize| -> f64 {
+        let pieces = article.nll(from).filter(|(range, _)| range.start >= half);
+        pieces.map(|(_, nats)| nats).sum()
+    };
+    let totals = [0, half / 2, half - 10_000, half - 1000, half].map(of_half);
     assert!(
-        far > 100,
-        "{far} references reach back more than 50,000 bytes"
+        totals.is_sorted() && totals[0] < 0.9 * totals[4],
+        "{totals:?}"
     );
+    let mut previous = 0.0;
+    for from in (0..half).step_by(1009) {
+        assert!(of_half(from) >= previous);
+        previous = of_half(from);
+    }
+    // The whole past is the text from 0 on.
+    for piece in article.pieces() {
+        assert!(piece.nll(piece.range.start) >= piece.nll(0));
+    }
+
+    // The edge: a copy that is cut counts as visible, one that ends at the cut does not.
+    let text = |range: &Range<usize>| &article.text[range.clone()];
+    let is_name = |text: &str| text.contains(' ') && text.as_bytes()[0].is_ascii_lowercase();
+    let names: Vec<_> = (article.pieces().iter())
+        .filter(|piece| is_name(text(&piece.range)))
+        .take(1000)
+        .collect();
+    let mut copies = 0;
+    for (i, name) in names.iter().enumerate() {
+        let earlier = names[..i].iter();
+        let Some(last) = earlier
+            .rev()
+            .find(|other| text(&other.range) == text(&name.range))
+        else {
+            continue;
+        };
+        assert_eq!(name.nll(last.range.end - 1), 0.0);
+        assert!(name.nll(last.range.end) > 13.0);
+        copies += 1;
+    }
+    assert!(copies > 500);
+}
+
+/// What the corpus is for: much of it repeats what was said long before.
+#[test]
+fn a_long_memory_pays() {
+    let articles: Vec<Article> = held_out_articles().take(8).collect();
+    let floor = |context: usize| -> f64 {
+        let of_article = |article: &Article| -> f64 {
+            let pieces = article.pieces().iter();
+            pieces
+                .map(|piece| piece.nll(piece.range.start.saturating_sub(context)))
+                .sum()
+        };
+        articles.iter().map(of_article).sum()
+    };
+    let floors = [512, 4096, 32_768].map(floor);
+    for pair in floors.windows(2) {
+        assert!(pair[1] < 0.85 * pair[0], "{floors:?}");
+    }
+    let mut bytes = [0, 0];
+    for article in &articles {
+        let copies = article.pieces().iter().filter(|piece| piece.nll(0) == 0.0);
+        bytes[0] += copies.map(|piece| piece.range.len()).sum::<usize>();
+        bytes[1] += article.text.len();
+    }
+    let share = bytes[0] as f64 / bytes[1] as f64;
+    assert!((0.3..0.45).contains(&share), "{share}");
 }

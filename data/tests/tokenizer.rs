@@ -51,6 +51,8 @@ fn ids_are_qwens() {
         assert_eq!(tokenizer.encode(text), plain, "{text:?}");
         assert_eq!(tokenizer.decode(&special).unwrap(), nfc);
         assert_eq!(tokenizer.decode(&plain).unwrap(), nfc);
+        let lengths = tokenizer.byte_lengths(&plain).unwrap();
+        assert_eq!(lengths.iter().sum::<usize>(), nfc.len());
     }
 }
 
@@ -125,6 +127,11 @@ fn bytes_are_the_built_in_tokens() {
     assert_eq!(tokenizer.encode_with_special("a<|endoftext|>"), [97, 256]);
     assert_eq!(tokenizer.encode("<|im_end|>").len(), 10);
     assert_eq!(tokenizer.decode(&[0xc3]).unwrap(), "\u{fffd}");
+    assert_eq!(
+        tokenizer.byte_lengths(&[97, 0xc3, 256]).unwrap(),
+        [1, 1, 13]
+    );
+    assert!(tokenizer.byte_lengths(&[464]).is_err());
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bytes.tiktoken");

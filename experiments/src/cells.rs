@@ -77,6 +77,7 @@ pub fn read_tokens(
             continue;
         }
         stream.document_start.push(stream.ids.len());
+        stream.document_number.push(documents - 1);
         stream.ids.extend(ids);
     }
     ensure!(

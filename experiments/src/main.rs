@@ -4,6 +4,7 @@
 
 mod cells;
 mod config;
+mod floor;
 mod list;
 mod log;
 mod needle;

@@ -26,6 +26,8 @@ pub struct Curve {
     pub name: String,
     /// (length in tokens, perplexity, standard error of the mean NLL in nats), lengths ascending.
     pub points: Vec<(usize, f64, f64)>,
+    /// Whether it is what no model can be expected to go below, and no method.
+    pub floor: bool,
 }
 
 /// All that the figure shows.
@@ -117,9 +119,16 @@ fn paint(canvas: &mut Canvas, figure: &PplFigure, lengths: &[usize]) {
         .iter()
         .map(|curve| curve.name.as_str())
         .collect();
-    let styles: Vec<Style> = (0..names.len())
-        .map(|index| style(index, names.len()))
-        .collect();
+    let methods = figure.curves.iter().filter(|curve| !curve.floor).count();
+    let styles = figure
+        .curves
+        .iter()
+        .enumerate()
+        .map(|(index, curve)| match curve.floor {
+            true => pens::floor(),
+            false => style(index, methods),
+        });
+    let styles: Vec<Style> = styles.collect();
     let legend = Legend::new(canvas, names);
     let foot = f64::from(PAGE.1) - 14.0 - legend.height();
     let plot = Plot {
@@ -223,6 +232,7 @@ mod tests {
         let curve = Curve {
             name: String::new(),
             points,
+            floor: false,
         };
         let runs = runs(&curve, &[1, 2, 4, 8, 16]);
         assert_eq!(runs, [[(1, 3.0, 0.0)], [(4, 5.0, 0.0)], [(16, 6.0, 0.0)]]);
@@ -239,6 +249,7 @@ mod tests {
         let curve = Curve {
             name: "a".into(),
             points: vec![(8, f64::INFINITY, 0.0)],
+            floor: false,
         };
         let (title, subtitle) = (String::new(), String::new());
         let figure = PplFigure {
@@ -259,9 +270,10 @@ mod tests {
         ] {
             let points = vec![(1, values[0], f64::INFINITY), (usize::MAX, values[1], -1.0)];
             let name = "a long name ".repeat(20);
-            let curves = (0..40).map(|_| Curve {
+            let curves = (0..40).map(|i| Curve {
                 name: name.clone(),
                 points: points.clone(),
+                floor: i == 39,
             });
             let (title, subtitle, curves) = (name.clone(), "\n".into(), curves.collect());
             let figure = PplFigure {

@@ -45,11 +45,13 @@ pub struct TokenStream {
     pub ids: Vec<u32>,
     /// Offset of each document.
     pub document_start: Vec<usize>,
+    /// Place of each document in the corpus, from 0.
+    pub document_number: Vec<usize>,
 }
 
 impl TokenStream {
     /// Range of a document in `ids`.
-    fn document(&self, index: usize) -> Range<usize> {
+    pub fn document(&self, index: usize) -> Range<usize> {
         let end = self.document_start.get(index + 1);
         self.document_start[index]..end.copied().unwrap_or(self.ids.len())
     }
@@ -331,6 +333,7 @@ mod tests {
         TokenStream {
             ids: (0..57).collect(),
             document_start: vec![0, 7, 37],
+            document_number: vec![0, 1, 2],
         }
     }
 

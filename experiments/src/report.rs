@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
+use crate::floor::{self, Floor};
 use crate::needle::{self, NeedleRecord};
 use crate::plot::{self, Curve, PplFigure};
 use crate::protocol::{Protocol, SeOver};
@@ -26,10 +27,11 @@ struct Table<'a> {
     methods: Vec<&'a str>,
     lengths: Vec<usize>,
     records: Vec<&'a Record>,
+    floors: Vec<&'a Floor>,
 }
 
 /// The tables of a run, in the config's order of protocols and methods.
-fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
+fn tables<'a>(records: &'a [Record], floors: &'a [Floor], config: &'a RunConfig) -> Vec<Table<'a>> {
     let protocols = config
         .perplexity
         .iter()
@@ -45,12 +47,14 @@ fn tables<'a>(records: &'a [Record], config: &'a RunConfig) -> Vec<Table<'a>> {
             lengths.dedup();
             let known = |name: &&str| records.iter().any(|record| record.method == **name);
             let methods = config.methods.iter().map(|method| method.name.as_str());
+            let floors = floors.iter();
             Some(Table {
                 protocol,
                 detail: &records.first()?.protocol_detail,
                 methods: methods.filter(known).collect(),
                 lengths,
                 records,
+                floors: floors.filter(|floor| floor.protocol == protocol).collect(),
             })
         })
         .collect()
@@ -65,6 +69,11 @@ impl Table<'_> {
             .copied()
     }
 
+    fn floor(&self, length: usize) -> Option<&Floor> {
+        let mut floors = self.floors.iter();
+        floors.find(|floor| floor.length == length).copied()
+    }
+
     /// Markdown, with columns padded so that it reads in a terminal too.
     fn markdown(&self) -> String {
         let mut rows = vec![vec!["method".to_owned()]];
@@ -73,6 +82,14 @@ impl Table<'_> {
             let mut row = vec![method.replace('|', "\\|")];
             let cells = self.lengths.iter();
             row.extend(cells.map(|&length| self.record(method, length).map_or("-".into(), number)));
+            rows.push(row);
+        }
+        if !self.floors.is_empty() {
+            let mut row = vec![floor::ROW.to_owned()];
+            let cells = self.lengths.iter().map(|&length| self.floor(length));
+            row.extend(cells.map(|floor| {
+                floor.map_or("-".into(), |floor| format!("{:.3}", floor.perplexity()))
+            }));
             rows.push(row);
         }
         padded(&rows)
@@ -181,7 +198,8 @@ fn write_perplexity(dir: &Path, records: &[Record], config: &RunConfig) -> Resul
     let Some(newest) = records.last() else {
         return Ok(String::new());
     };
-    let tables = tables(records, config);
+    let floors = floor::read(dir)?;
+    let tables = tables(records, &floors, config);
     let mut text = head(
         "Perplexity by context length",
         &newest.model,
@@ -190,6 +208,14 @@ fn write_perplexity(dir: &Path, records: &[Record], config: &RunConfig) -> Resul
         &newest.checkpoint,
         &newest.data,
     );
+    if !floors.is_empty() {
+        writeln!(
+            text,
+            "- {}: the perplexity of a reader of the same windows who knows by which rules the text was \
+             made; no model can be expected to go below it",
+            floor::ROW
+        )?;
+    }
     for table in &tables {
         let unit = match table.protocol.by_document() {
             true => "document",
@@ -251,7 +277,7 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             record.nll_se.unwrap_or(0.0),
         ))
     };
-    let curves: Vec<Curve> = table
+    let mut curves: Vec<Curve> = table
         .methods
         .iter()
         .map(|&method| {
@@ -260,9 +286,21 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             Curve {
                 name: method.to_owned(),
                 points: found.filter_map(point).collect(),
+                floor: false,
             }
         })
         .collect();
+    if !table.floors.is_empty() {
+        let lengths = table.lengths.iter();
+        let floors = lengths.filter_map(|&length| table.floor(length));
+        curves.push(Curve {
+            name: "floor".to_owned(),
+            points: floors
+                .map(|floor| (floor.length, floor.perplexity(), 0.0))
+                .collect(),
+            floor: true,
+        });
+    }
     if curves.iter().all(|curve| curve.points.is_empty()) {
         crate::tell(format_args!(
             "warning: no finite perplexity under {}: no figure",
@@ -339,6 +377,26 @@ fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
                     record.peak_bytes.to_string(),
                 ])?;
             }
+        }
+        let floors = table.lengths.iter();
+        for floor in floors.filter_map(|&length| table.floor(length)) {
+            let none = String::new;
+            csv.write_record([
+                table.protocol.name().to_owned(),
+                floor::ROW.to_owned(),
+                floor.length.to_string(),
+                floor.perplexity().to_string(),
+                floor.nll.to_string(),
+                none(),
+                none(),
+                floor.windows.to_string(),
+                floor.fed.to_string(),
+                floor.scored.to_string(),
+                none(),
+                none(),
+                none(),
+                none(),
+            ])?;
         }
     }
     write_whole(path, &csv.into_inner().context("table.csv")?)

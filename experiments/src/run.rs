@@ -11,6 +11,7 @@ use longspan_model::{Qwen, QwenConfig};
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
+use crate::floor::{self, Floor};
 use crate::needle::NeedleRun;
 use crate::open;
 use crate::protocol::{self, TokenStream};
@@ -60,6 +61,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     folder.write_cells(&keys)?;
     if let Some(perplexity) = &perplexity {
         perplexity.run(&model, &mut folder)?;
+        floor::write(&out, &perplexity.floors)?;
     }
     if let Some(needle) = &needle {
         needle.run(&model, &mut folder.needle)?;
@@ -77,6 +79,7 @@ struct PerplexityRun<'a> {
     tokenizer: &'a Tokenizer,
     stream: TokenStream,
     cells: Vec<Cell>,
+    floors: Vec<Floor>,
     passes: Vec<Pass>,
 }
 
@@ -89,6 +92,7 @@ impl<'a> PerplexityRun<'a> {
     ) -> Result<Self> {
         let stream = cells::read_tokens(config, perplexity, tokenizer, model.vocab_size)?;
         let cells = cells::cells(config, perplexity, &stream);
+        let floors = floor::floors(config, tokenizer, &stream, &cells)?;
         let passes = cells::passes(config, perplexity, &model.geometry(), &cells)?;
         Ok(Self {
             config,
@@ -96,6 +100,7 @@ impl<'a> PerplexityRun<'a> {
             tokenizer,
             stream,
             cells,
+            floors,
             passes,
         })
     }

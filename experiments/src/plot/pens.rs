@@ -66,6 +66,17 @@ pub fn style(index: usize, count: usize) -> Style {
     }
 }
 
+/// How the floor is drawn: dotted, dark grey.
+pub fn floor() -> Style {
+    Style {
+        colour: RGBColor(70, 70, 70),
+        dash: &[5.0, 9.0],
+        marker: &Filled(32, 0.0),
+        width: 5.0,
+        radius: 6.0,
+    }
+}
+
 impl Canvas {
     /// A line with a pattern of strokes and gaps.
     pub fn dashed(&mut self, path: &[Point], pattern: &[f64], colour: RGBColor, width: f64) {
