@@ -314,6 +314,135 @@ fn a_bad_key_of_the_config_is_named() {
 }
 
 #[test]
+fn a_bad_needle_is_named() {
+    let dir = workspace("lengths = [64]\nmax_tokens = 128");
+    let path = dir.path().join("run.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let task = |body: &str| format!("lengths = [200]\n[[needle.task]]\nname = \"own\"\n{body}");
+    let own = |body: &str| {
+        let texts = "needle = \" {key} {value}\"\nquestion = \"{key}?\"\nanswer = \"{value}\"\n";
+        task(&(texts.to_owned() + body))
+    };
+    for (needle, words) in [
+        ("", &["lengths"][..]),
+        ("lengths = []", &["needle.lengths is empty"]),
+        (
+            "lengths = [300, 200]",
+            &["needle.lengths", "200 after 300", "ascending"],
+        ),
+        ("lengths = [200, 200]", &["needle.lengths", "200 after 200"]),
+        (
+            "lengths = [64]",
+            &[
+                "needle.lengths: 64",
+                "pass-key",
+                "of 64 tokens",
+                "raise the length",
+            ],
+        ),
+        (
+            "lengths = [2300]",
+            &[
+                "text.jsonl",
+                "2200 tokens",
+                "needle.lengths",
+                "2300",
+                "more text",
+            ],
+        ),
+        ("lengths = [200]\ndepths = 0", &["needle.depths = 0"]),
+        ("lengths = [200]\ndepths = []", &["needle.depths", "empty"]),
+        ("lengths = [200]\ndepths = -3", &["depths are a number"]),
+        (
+            "lengths = [200]\ndepths = [0, 50]",
+            &["needle.depths: 50", "25%"],
+        ),
+        (
+            "lengths = [200]\ndepths = [-0.1]",
+            &["needle.depths: -0.1", "0 to 1"],
+        ),
+        ("lengths = [200]\ndepths = [nan]", &["needle.depths: NaN"]),
+        (
+            "lengths = [200]\ndepths = [\"120%\"]",
+            &["needle.depths: \"120%\""],
+        ),
+        (
+            "lengths = [200]\ndepths = [\"half\"]",
+            &["needle.depths: \"half\""],
+        ),
+        (
+            "lengths = [200]\ndepths = [0.5, 0.2]",
+            &["needle.depths: 0.2 after 0.5"],
+        ),
+        (
+            "lengths = [200]\nkeys = 4",
+            &["needle.keys = 4", "give 5 or more"],
+        ),
+        (
+            "lengths = [200]\nthreshold = 85",
+            &["needle.threshold = 85", "up to 1"],
+        ),
+        (
+            "lengths = [200]\nscorer = \"judge\"",
+            &["teacher-forced, generate"],
+        ),
+        ("lengths = [200]\nscorer = []", &["needle.scorer", "empty"]),
+        (
+            "lengths = [200]\ntasks = [\"passkey\"]",
+            &["\"passkey\" is not known", "pass-key, fact"],
+        ),
+        (
+            "lengths = [200]\ntasks = [\"fact\", \"fact\"]",
+            &["\"fact\" stands twice"],
+        ),
+        ("lengths = [200]\nneedles = 3", &["unknown field `needles`"]),
+        (
+            &task("question = \"\"\nanswer = \"{value}\""),
+            &["missing field `needle`"],
+        ),
+        (
+            &task("needle = \"x\"\nquestion = \"\"\nanswer = \"{value}\""),
+            &["own", "needle", "lacks {value}"],
+        ),
+        (
+            &own("value = \"uuid\""),
+            &["\"uuid\" is nothing to draw from", "digits:5"],
+        ),
+        (&own("value = 5"), &["digits:5"]),
+        (
+            &own("needles = 2\nvalue = [\"a\"]"),
+            &["own", "value has 1 different", "need 2"],
+        ),
+        (&own("asked = 2"), &["own", "asked = 2 of needles = 1"]),
+        (
+            &own("prompt = \"{question}\""),
+            &["own", "{haystack} exactly once"],
+        ),
+        (
+            &own("").replace("\"own\"", "\"fact\""),
+            &["needle.task.0", "\"fact\"", "another"],
+        ),
+        (
+            &own("").replace("[200]", "[200]\ntasks = [\"fact\"]"),
+            &["\"own\" has no effect"],
+        ),
+    ] {
+        std::fs::write(&path, format!("{config}\n[needle]\n{needle}\n")).unwrap();
+        fail(dir.path(), &RUN, words);
+        assert!(!dir.path().join("runs").exists(), "{needle}");
+    }
+    // Neither of the two.
+    let start = config.find("[perplexity]").unwrap();
+    let end = config.find("[[method]]").unwrap();
+    std::fs::write(&path, config[..start].to_owned() + &config[end..]).unwrap();
+    fail(
+        dir.path(),
+        &RUN,
+        &["run.toml", "neither [perplexity] nor [needle]"],
+    );
+}
+
+#[test]
 fn bad_text_is_named() {
     let dir = workspace("lengths = [64]");
     let run = |data: &str, words: &[&str]| {

@@ -60,6 +60,7 @@ impl From<Draw> for DrawText {
         match draw {
             Draw::Digits(count) => DrawText::Name(format!("digits:{count}")),
             Draw::Letters(count) => DrawText::Name(format!("letters:{count}")),
+            Draw::Words(1) => DrawText::Name("words".to_owned()),
             Draw::Words(count) => DrawText::Name(format!("words:{count}")),
             Draw::List(list) => DrawText::List(list),
         }

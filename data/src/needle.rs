@@ -169,8 +169,12 @@ impl NeedleTask {
             asked: 1,
             prompt: plain_prompt(),
         };
+        let keyed = |name, needle, question| NeedleTask {
+            key: Some(Draw::Words(1)),
+            ..task(name, needle, question)
+        };
         let fact = |name| {
-            task(
+            keyed(
                 name,
                 " The magic number of {key} is {value}.",
                 "What is the magic number of {key}? The magic number of {key} is",
@@ -190,7 +194,7 @@ impl NeedleTask {
             NeedleTask {
                 needles: 4,
                 asked: 4,
-                ..task(
+                ..keyed(
                     "multi-value",
                     " One magic number of {key} is {value}.",
                     "What are all the magic numbers of {key}? The magic numbers of {key} are",

@@ -140,6 +140,11 @@ impl Tokenizer {
         self.ranks + self.special.len()
     }
 
+    /// Whether an id is a special token's.
+    pub fn is_special(&self, id: u32) -> bool {
+        (self.ranks..self.vocab_size()).contains(&(id as usize))
+    }
+
     /// The BLAKE3 digest of the vocabulary file, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest

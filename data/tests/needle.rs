@@ -1,5 +1,7 @@
 //! Needles: what is drawn, and where it ends up.
 
+use std::path::Path;
+
 use longspan_data::{Draw, Needle, NeedleTask, Place, Tokenizer};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -267,6 +269,27 @@ fn what_does_not_fit_is_an_error() {
         error.contains("has 100 tokens") && error.contains(&(400 - taken).to_string()),
         "{error}"
     );
+}
+
+/// In Qwen's vocabulary the parts of an answer have the ids that the whole has.
+#[test]
+fn answers_in_parts_are_answers() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/qwen/qwen.tiktoken");
+    if !path.exists() {
+        println!("skipped: qwen/qwen.tiktoken is not beside the repository");
+        return;
+    }
+    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    let mut own = preset("multi-value");
+    own.value = Draw::Words(2);
+    for task in NeedleTask::presets().into_iter().chain([own]) {
+        for seed in 0..20 {
+            let needle = task.draw(&mut rng(seed));
+            let parts = needle.answer_parts().into_iter();
+            let parts: Vec<u32> = parts.flat_map(|part| tokenizer.encode(part)).collect();
+            assert_eq!(parts, tokenizer.encode(&needle.answer), "{}", needle.answer);
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use longspan_model::Qwen;
 use longspan_rope::Length;
 use serde_json::{Value, json};
 
-use crate::config::RunConfig;
+use crate::config::{PerplexityConfig, RunConfig};
 use crate::protocol::{Protocol, TokenStream, Window};
 
 /// Raised when a change of the program changes what is computed for the same config.
@@ -48,10 +48,11 @@ pub struct Pass {
 /// vocabulary.
 pub fn read_tokens(
     config: &RunConfig,
+    perplexity: &PerplexityConfig,
     tokenizer: &Tokenizer,
     vocabulary: usize,
 ) -> Result<TokenStream> {
-    let (data, perplexity) = (&config.data, &config.perplexity);
+    let data = &config.data;
     let corpus = Corpus::open(&data.path, &data.text_field)?;
     let protocols = perplexity.protocol.list();
     let longest = perplexity.longest();
@@ -67,14 +68,7 @@ pub fn read_tokens(
         }
         let document = document?;
         let ids = tokenizer.encode(&document.text);
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
-            bail!(
-                "{}: token id {id} is outside the model's vocabulary of {vocabulary}; the vocabulary \
-                 file has {} tokens and is another model's",
-                document.source,
-                tokenizer.vocab_size()
-            );
-        }
+        check_ids(&document.source, &ids, tokenizer, vocabulary)?;
         documents += 1;
         longest_document = longest_document.max(ids.len());
         if ids.len() >= longest {
@@ -109,17 +103,32 @@ pub fn read_tokens(
     Ok(stream)
 }
 
+/// Checks that a text's ids are the model's.
+///
+/// # Errors
+/// An id outside its vocabulary.
+pub fn check_ids(text: &str, ids: &[u32], tokenizer: &Tokenizer, vocabulary: usize) -> Result<()> {
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+        bail!(
+            "{text}: token id {id} is outside the model's vocabulary of {vocabulary}; the vocabulary file \
+             has {} tokens and is another model's",
+            tokenizer.vocab_size()
+        );
+    }
+    Ok(())
+}
+
 /// Every cell of the config: methods, then protocols, then lengths.
-pub fn cells(config: &RunConfig, stream: &TokenStream) -> Vec<Cell> {
+pub fn cells(config: &RunConfig, perplexity: &PerplexityConfig, stream: &TokenStream) -> Vec<Cell> {
     let mut cells = Vec::new();
     for method in 0..config.methods.len() {
-        for protocol in config.perplexity.protocol.list() {
-            for &length in &config.perplexity.lengths {
+        for protocol in perplexity.protocol.list() {
+            for &length in &perplexity.lengths {
                 cells.push(Cell {
                     method,
                     protocol,
                     length,
-                    windows: protocol.windows(stream, &config.perplexity, length),
+                    windows: protocol.windows(stream, perplexity, length),
                 });
             }
         }
@@ -128,10 +137,10 @@ pub fn cells(config: &RunConfig, stream: &TokenStream) -> Vec<Cell> {
 }
 
 /// Total and prefill of a pass over `n` tokens under the config.
-pub fn lengths_of(config: &RunConfig, n: usize) -> Length {
+pub fn lengths_of(perplexity: &PerplexityConfig, n: usize) -> Length {
     Length {
         total: n,
-        prefill: config.perplexity.prefill.unwrap_or(n).min(n),
+        prefill: perplexity.prefill.unwrap_or(n).min(n),
     }
 }
 
@@ -139,7 +148,12 @@ pub fn lengths_of(config: &RunConfig, n: usize) -> Length {
 ///
 /// # Errors
 /// A method that does not fit the model.
-pub fn passes(config: &RunConfig, model: &Model, cells: &[Cell]) -> Result<Vec<Pass>> {
+pub fn passes(
+    config: &RunConfig,
+    perplexity: &PerplexityConfig,
+    model: &Model,
+    cells: &[Cell],
+) -> Result<Vec<Pass>> {
     let mut order: Vec<usize> = (0..cells.len()).collect();
     order.sort_by_key(|&index| (cells[index].method, usize::MAX - cells[index].length));
     let mut passes: Vec<Pass> = Vec::new();
@@ -151,7 +165,7 @@ pub fn passes(config: &RunConfig, model: &Model, cells: &[Cell]) -> Result<Vec<P
         for (candidate, pass) in passes.iter().enumerate() {
             if pass.method == cell.method
                 && pass.starts == starts
-                && serves(config, model, method, pass.length, cell.length)?
+                && serves(perplexity, model, method, pass.length, cell.length)?
             {
                 host = Some(candidate);
                 break;
@@ -161,7 +175,7 @@ pub fn passes(config: &RunConfig, model: &Model, cells: &[Cell]) -> Result<Vec<P
             Some(host) => passes[host].cells.push(index),
             None => {
                 // Planned now, so that a method that does not fit is refused before anything runs.
-                plans(model, method, lengths_of(config, cell.length))?;
+                plans(model, method, lengths_of(perplexity, cell.length))?;
                 passes.push(Pass {
                     method: cell.method,
                     length: cell.length,
@@ -187,7 +201,7 @@ pub fn plans(model: &Model, method: &Method, length: Length) -> Result<Plans> {
 
 /// Whether a pass over `long` tokens yields the losses of one over `short`.
 fn serves(
-    config: &RunConfig,
+    perplexity: &PerplexityConfig,
     model: &Model,
     method: &Method,
     long: usize,
@@ -196,8 +210,8 @@ fn serves(
     if long == short {
         return Ok(true);
     }
-    let of_short = plans(model, method, lengths_of(config, short))?;
-    let of_long = plans(model, method, lengths_of(config, long))?;
+    let of_short = plans(model, method, lengths_of(perplexity, short))?;
+    let of_long = plans(model, method, lengths_of(perplexity, long))?;
     Ok(of_short
         .iter()
         .zip(&of_long)
@@ -210,18 +224,19 @@ pub fn settings(method: &Method) -> Value {
 }
 
 /// Everything that a number of this run depends on, apart from its cell.
-fn model_identity(config: &RunConfig, model: &Qwen, method: usize) -> Value {
+pub fn model_identity(method: &Method, prefill: Option<usize>, model: &Qwen) -> Value {
     json!({
         "evaluation": EVALUATION,
         "checkpoint": model.digest(),
         "dtype": model.dtype(),
         "device": "cpu",
-        "method": settings(&config.methods[method]),
-        "prefill": config.perplexity.prefill,
+        "method": settings(method),
+        "prefill": prefill,
     })
 }
 
-fn digest(mut identity: Value) -> String {
+/// The key of all that a number depends on.
+pub fn digest(mut identity: Value) -> String {
     // The order in which a config gives options is not part of what they mean.
     identity.sort_all_objects();
     blake3::hash(identity.to_string().as_bytes())
@@ -263,13 +278,14 @@ impl Cell {
     /// is taken from can change the rounding.
     pub fn key(
         &self,
-        config: &RunConfig,
+        method: &Method,
+        perplexity: &PerplexityConfig,
         model: &Qwen,
         stream: &TokenStream,
         pass_length: usize,
     ) -> String {
         digest(json!({
-            "model": model_identity(config, model, self.method),
+            "model": model_identity(method, perplexity.prefill, model),
             "length": self.length,
             "pass_length": pass_length,
             "protocol": self.protocol,
@@ -281,10 +297,16 @@ impl Cell {
 
 impl Pass {
     /// Digest of all that determines the losses of the pass.
-    pub fn key(&self, config: &RunConfig, model: &Qwen, stream: &TokenStream) -> String {
+    pub fn key(
+        &self,
+        method: &Method,
+        perplexity: &PerplexityConfig,
+        model: &Qwen,
+        stream: &TokenStream,
+    ) -> String {
         let windows = self.starts.iter().map(|&start| (start, None));
         digest(json!({
-            "model": model_identity(config, model, self.method),
+            "model": model_identity(method, perplexity.prefill, model),
             "length": self.length,
             "data": data_digest(stream, self.length, windows),
         }))

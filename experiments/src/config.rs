@@ -7,6 +7,7 @@ use longspan_attention::Method;
 use longspan_model::WeightType;
 use serde::{Deserialize, Serialize};
 
+use crate::needle::NeedleConfig;
 use crate::protocol::Protocol;
 
 /// A whole run. Paths are relative to the working directory.
@@ -17,8 +18,12 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// Which text.
     pub data: DataConfig,
-    /// What is measured.
-    pub perplexity: PerplexityConfig,
+    /// Perplexity by length; this or `needle` must be given, or both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<PerplexityConfig>,
+    /// Needle in a haystack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needle: Option<NeedleConfig>,
     /// Rows of the table.
     #[serde(rename = "method", default)]
     pub methods: Vec<Method>,
@@ -138,21 +143,41 @@ impl RunConfig {
         let mut config: RunConfig = read(path, set)?;
         prepare_methods(&mut config.methods).with_context(|| path.display().to_string())?;
         config.check().with_context(|| path.display().to_string())?;
-        let perplexity = &mut config.perplexity;
-        perplexity.lengths.sort_unstable();
-        // Written out, so that the run folder says what was used.
-        for protocol in perplexity.protocol.list() {
-            match protocol {
-                Protocol::Sliding => perplexity.stride = Some(perplexity.stride()),
-                Protocol::LastK => perplexity.last = Some(perplexity.last()),
-                _ => {}
-            }
-        }
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
-        let perplexity = &self.perplexity;
+    fn check(&mut self) -> Result<()> {
+        ensure!(
+            self.perplexity.is_some() || self.needle.is_some(),
+            "neither [perplexity] nor [needle] says what to measure; add one, such as:\n\n\
+             [perplexity]\nlengths = [1024, 2048]"
+        );
+        if let Some(perplexity) = &mut self.perplexity {
+            perplexity.check(&self.methods)?;
+            perplexity.complete();
+        }
+        if let Some(needle) = &self.needle {
+            needle.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl PerplexityConfig {
+    /// Sorts the lengths and writes the defaults out, so that the run folder says what was used.
+    fn complete(&mut self) {
+        self.lengths.sort_unstable();
+        for protocol in self.protocol.list() {
+            match protocol {
+                Protocol::Sliding => self.stride = Some(self.stride()),
+                Protocol::LastK => self.last = Some(self.last()),
+                _ => {}
+            }
+        }
+    }
+
+    fn check(&self, methods: &[Method]) -> Result<()> {
+        let perplexity = self;
         let lengths = &perplexity.lengths;
         ensure!(
             !lengths.is_empty(),
@@ -224,7 +249,7 @@ impl RunConfig {
         }
         if let Some(prefill) = perplexity.prefill {
             ensure!(prefill > 0, "perplexity.prefill = 0; give 1 or more");
-            let mut methods = self.methods.iter();
+            let mut methods = methods.iter();
             ensure!(
                 methods.any(|method| method.rope.options.contains_key("freeze")),
                 "perplexity.prefill = {prefill} is for methods with freeze = \"prefill\", and none has it; \

@@ -4,16 +4,43 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use longspan_data::NeedleTask;
 
 /// What can be listed.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum What {
     /// Frequency methods: the `kind` of `rope = { kind = "..." }`
     Methods,
+    /// Needle tasks: the names for `tasks = ["..."]` in `[needle]`
+    Tasks,
 }
 
-/// Prints every frequency method with its source and options, and the switches beside them.
-pub fn list(What::Methods: What) -> Result<()> {
+/// Prints what there is.
+pub fn list(what: What) -> Result<()> {
+    crate::print(&match what {
+        What::Methods => methods()?,
+        What::Tasks => tasks()?,
+    })
+}
+
+/// Every needle task with its templates, as it would stand in a config.
+fn tasks() -> Result<String> {
+    let mut out =
+        String::from("tasks = [\"...\"] in [needle]; a task of your own is such a table\n\n");
+    for task in NeedleTask::presets() {
+        writeln!(out, "[[needle.task]]")?;
+        // A JSON string or number is one of TOML too, and stays on its line.
+        let task = serde_json::to_value(&task)?;
+        for (key, value) in task.as_object().into_iter().flatten() {
+            writeln!(out, "{key} = {value}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(out)
+}
+
+/// Every frequency method with its source and options, and the switches beside them.
+fn methods() -> Result<String> {
     let mut out = String::new();
     writeln!(out, "rope = {{ kind = \"...\" }}\n")?;
     for method in longspan_rope::METHODS {
@@ -45,5 +72,5 @@ sinks           first tokens that stay visible outside the windows
                 arXiv 2309.17453
                   sinks = 0"
     )?;
-    crate::print(&out)
+    Ok(out)
 }

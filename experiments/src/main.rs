@@ -6,6 +6,8 @@ mod cells;
 mod config;
 mod floor;
 mod list;
+mod log;
+mod needle;
 mod open;
 mod plot;
 mod protocol;
@@ -39,6 +41,7 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
     after_help = "\
 Examples:
   longspan run experiments/configs/quickstart.toml
+  longspan run experiments/configs/needle.toml
   longspan run my.toml --set model.path=checkpoints/Qwen-7B --set perplexity.lengths=[2048,8192]
   longspan list methods
   longspan report runs/quickstart"
@@ -50,9 +53,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a config: perplexity of every method at every length
+    /// Run a config: perplexity and needles of every method at every length
     #[command(after_help = "\
-The run folder gets config.toml, records.jsonl, nll/, table.md, table.csv, ppl.svg and ppl.png.
+The run folder gets config.toml, and
+  from [perplexity]  records.jsonl, nll/, table.md, table.csv, ppl.svg and ppl.png
+  from [needle]      needle.jsonl, needle.md, needle.csv, needle.svg and needle.png
 Running again continues: finished cells are not computed again.
 
 Examples:
@@ -60,7 +65,7 @@ Examples:
   longspan run my.toml --out runs/first --set perplexity.max_tokens=65536
   longspan run my.toml --set method.0.rope.factor=8.0 --set 'data.path=\"arxiv/*.jsonl.zst\"'")]
     Run {
-        /// TOML file with [model], [data], [[method]] and [perplexity]
+        /// TOML file with [model], [data], [[method]], and [perplexity] or [needle] or both
         config: PathBuf,
         /// Override a key of the config: a dotted path, numbers for the entries of a list
         #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -85,7 +90,7 @@ Examples:
   longspan tokenize --tokenizer qwen.tiktoken --decode '[14990, 1879]'")]
     Tokenize(tokenize::Args),
     /// List what this build offers
-    #[command(after_help = "Example:\n  longspan list methods")]
+    #[command(after_help = "Examples:\n  longspan list methods\n  longspan list tasks")]
     List {
         /// What to list
         what: list::What,

@@ -1,8 +1,10 @@
-//! The figure of perplexity against context length.
+//! The figures: perplexity against context length (here), and needles by length and depth (`heatmap`).
 
 mod axes;
 mod canvas;
+mod heatmap;
 mod legend;
+mod palette;
 mod pens;
 
 use std::path::Path;
@@ -14,6 +16,7 @@ pub use axes::length_label;
 use axes::{LABEL_EM, Plot, y_ticks};
 use canvas::Align::{End, Middle, Start};
 use canvas::{Canvas, PAGE, Point};
+pub use heatmap::{HeatFigure, Panel, draw_heatmaps};
 use legend::Legend;
 use pens::{Style, style};
 

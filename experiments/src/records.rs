@@ -1,7 +1,7 @@
 //! The run folder: config, records, per-token losses. Nothing in it is ever half-written for a reader.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{self, RunConfig};
+use crate::log::{self, Log};
+use crate::needle::NeedleRecord;
 use crate::protocol::{Average, Protocol, SeOver, TokenStream};
 
 /// One line of `records.jsonl`: a cell's number and all that identifies it.
@@ -76,13 +78,24 @@ pub struct Record {
     pub peak_bytes: usize,
 }
 
+impl log::Keyed for Record {
+    fn key(&self) -> (&str, &str) {
+        (&self.key, &self.method)
+    }
+}
+
 /// A run folder opened for writing; a lock keeps other processes out.
 pub struct RunFolder {
     dir: PathBuf,
-    file: File,
-    /// Records found and written.
-    pub records: Vec<Record>,
+    /// Perplexities found and written.
+    pub perplexity: Log<Record>,
+    /// Needles found and written.
+    pub needle: Log<NeedleRecord>,
 }
+
+/// The files of records in a run folder.
+const RECORDS: &str = "records.jsonl";
+const NEEDLES: &str = "needle.jsonl";
 
 impl RunFolder {
     /// Opens or creates a folder for this config, and mends a line cut short by a kill.
@@ -91,16 +104,12 @@ impl RunFolder {
     /// A folder of another config, one that another process writes to, one that cannot be written, or
     /// damaged records.
     pub fn open(dir: &Path, config: &RunConfig) -> Result<Self> {
-        std::fs::create_dir_all(dir.join("nll"))
+        std::fs::create_dir_all(dir)
             .with_context(|| format!("run folder {}: cannot be written", dir.display()))?;
         let config_path = dir.join("config.toml");
-        let records_path = dir.join("records.jsonl");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&records_path)
-            .with_context(|| format!("{}: cannot be written", records_path.display()))?;
+        // This file carries the lock, also of a run without perplexities.
+        let records_path = dir.join(RECORDS);
+        let file = log::open(&records_path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
@@ -111,10 +120,14 @@ impl RunFolder {
                 return Err(error).with_context(|| records_path.display().to_string());
             }
         }
-        let lines = read_lines(&records_path, &mut file)?;
+        let mut perplexity = Log::read(&records_path, Some(file))?;
+        let needle_path = dir.join(NEEDLES);
+        let needle_file = needle_path.exists().then(|| log::open(&needle_path));
+        let mut needle = Log::read(&needle_path, needle_file.transpose()?)?;
         let asked = toml::Value::try_from(config)?;
         // A folder without a record belongs to nobody yet.
-        if config_path.exists() && !lines.records.is_empty() {
+        let taken = !perplexity.records.is_empty() || !needle.records.is_empty();
+        if config_path.exists() && taken {
             let text = std::fs::read_to_string(&config_path)
                 .with_context(|| config_path.display().to_string())?;
             let found: toml::Value =
@@ -129,11 +142,12 @@ impl RunFolder {
         } else {
             write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
         }
-        lines.mend(&records_path, &mut file)?;
+        perplexity.mend()?;
+        needle.mend()?;
         Ok(RunFolder {
             dir: dir.to_owned(),
-            file,
-            records: lines.records,
+            perplexity,
+            needle,
         })
     }
 
@@ -145,27 +159,6 @@ impl RunFolder {
     pub fn write_cells(&self, keys: &[String]) -> Result<()> {
         let text = serde_json::to_string_pretty(keys)?;
         write_whole(&self.dir.join(CELLS), text.as_bytes())
-    }
-
-    /// Whether a cell has its number under a method's name. Two names with the same settings share a
-    /// key, and each has its row.
-    pub fn has(&self, key: &str, method: &str) -> bool {
-        let mut records = self.records.iter();
-        records.any(|record| record.key == key && record.method == method)
-    }
-
-    /// Appends a record and waits until it is on disk.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn append(&mut self, record: Record) -> Result<()> {
-        let line = serde_json::to_string(&record)? + "\n";
-        self.file
-            .write_all(line.as_bytes())
-            .and_then(|()| self.file.sync_data())
-            .with_context(|| format!("{}/records.jsonl", self.dir.display()))?;
-        self.records.push(record);
-        Ok(())
     }
 
     /// Where the losses of a pass are, relative to the folder.
@@ -227,7 +220,11 @@ impl RunFolder {
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         let bytes = safetensors::serialize(tensors, Some(metadata.into_iter().collect()))?;
-        write_whole(&self.dir.join(Self::nll_file(pass_key)), &bytes)
+        let path = self.dir.join(Self::nll_file(pass_key));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        write_whole(&path, &bytes)
     }
 
     /// The losses of a pass, if a former run left them whole.
@@ -292,92 +289,24 @@ const CELLS: &str = "cells.json";
 ///
 /// # Errors
 /// No records, or damaged ones.
-pub fn load_records(dir: &Path) -> Result<Vec<Record>> {
-    let path = dir.join("records.jsonl");
-    let mut file = File::open(&path)
-        .with_context(|| format!("{}: no records; is this a run folder?", path.display()))?;
-    let lines = read_lines(&path, &mut file)?;
-    lines.warn(&path);
-    let mut records = lines.records;
+pub fn load_records(dir: &Path) -> Result<(Vec<Record>, Vec<NeedleRecord>)> {
+    let mut perplexity: Vec<Record> = log::load(&dir.join(RECORDS))?;
+    let needles = dir.join(NEEDLES);
+    let mut needle: Vec<NeedleRecord> = match needles.exists() {
+        true => log::load(&needles)?,
+        false => Vec::new(),
+    };
     let cells = dir.join(CELLS);
     if let Ok(text) = std::fs::read_to_string(&cells) {
         let keys: Vec<String> =
             serde_json::from_str(&text).with_context(|| cells.display().to_string())?;
-        records.retain(|record| keys.contains(&record.key));
+        perplexity.retain(|record| keys.contains(&record.key));
+        needle.retain(|record| keys.contains(&record.key));
     }
-    ensure!(!records.is_empty(), "{}: no records yet", path.display());
-    Ok(records)
-}
-
-/// What `records.jsonl` holds.
-struct Lines {
-    records: Vec<Record>,
-    /// Bytes of whole records.
-    whole: u64,
-    /// Bytes after them, of a record that a kill cut short.
-    cut: u64,
-    /// Whether the last whole record lacks its line end.
-    unterminated: bool,
-}
-
-impl Lines {
-    fn warn(&self, path: &Path) {
-        if self.cut > 0 {
-            crate::tell(format_args!(
-                "warning: {}: the last line is cut short ({} bytes) and dropped; its cell has no number",
-                path.display(),
-                self.cut
-            ));
-        }
-    }
-
-    /// Makes the file end with a whole line.
-    fn mend(&self, path: &Path, file: &mut File) -> Result<()> {
-        self.warn(path);
-        let mend = |file: &mut File| -> std::io::Result<()> {
-            if self.cut > 0 {
-                file.set_len(self.whole)?;
-            }
-            if self.unterminated {
-                file.write_all(b"\n")?;
-            }
-            file.sync_data()
-        };
-        mend(file).with_context(|| path.display().to_string())
-    }
-}
-
-fn read_lines(path: &Path, file: &mut File) -> Result<Lines> {
-    let mut bytes = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut bytes))
-        .with_context(|| path.display().to_string())?;
-    let end = bytes
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(0, |end| end + 1);
-    let mut records = Vec::new();
-    for (number, line) in bytes[..end].split(|&b| b == b'\n').enumerate() {
-        if line.is_empty() {
-            continue;
-        }
-        let record = serde_json::from_slice(line).with_context(|| {
-            format!(
-                "{}:{}: damaged, or of another version; delete the line, and its cell alone is computed again",
-                path.display(),
-                number + 1
-            )
-        })?;
-        records.push(record);
-    }
-    let tail: Option<Record> = serde_json::from_slice(&bytes[end..]).ok();
-    let unterminated = tail.is_some();
-    records.extend(tail);
-    let whole = if unterminated { bytes.len() } else { end };
-    Ok(Lines {
-        records,
-        whole: whole as u64,
-        cut: (bytes.len() - whole) as u64,
-        unterminated,
-    })
+    ensure!(
+        !perplexity.is_empty() || !needle.is_empty(),
+        "{}: no records yet",
+        dir.display()
+    );
+    Ok((perplexity, needle))
 }

@@ -7,16 +7,17 @@ use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
 use crate::floor::{self, Floor};
+use crate::needle::{self, NeedleRecord};
 use crate::plot::{self, Curve, PplFigure};
 use crate::protocol::{Protocol, SeOver};
 use crate::records::{self, Record, write_whole};
 
 /// `longspan report DIR`: everything again from `config.toml` and `records.jsonl`.
 pub fn report(dir: &Path) -> Result<()> {
-    let records = records::load_records(dir)?;
+    let (perplexities, needles) = records::load_records(dir)?;
     let path = dir.join("config.toml");
     let config = RunConfig::load(&path, &[])?;
-    write(dir, &records, &floor::read(dir)?, &config)
+    write(dir, &perplexities, &needles, &config)
 }
 
 /// Rows and columns of one protocol's table.
@@ -31,11 +32,11 @@ struct Table<'a> {
 
 /// The tables of a run, in the config's order of protocols and methods.
 fn tables<'a>(records: &'a [Record], floors: &'a [Floor], config: &'a RunConfig) -> Vec<Table<'a>> {
-    config
+    let protocols = config
         .perplexity
-        .protocol
-        .list()
-        .into_iter()
+        .iter()
+        .flat_map(|table| table.protocol.list());
+    protocols
         .filter_map(|protocol| {
             let records: Vec<&Record> = records
                 .iter()
@@ -44,9 +45,9 @@ fn tables<'a>(records: &'a [Record], floors: &'a [Floor], config: &'a RunConfig)
             let mut lengths: Vec<usize> = records.iter().map(|record| record.length).collect();
             lengths.sort_unstable();
             lengths.dedup();
-            let floors = floors.iter();
             let known = |name: &&str| records.iter().any(|record| record.method == **name);
             let methods = config.methods.iter().map(|method| method.name.as_str());
+            let floors = floors.iter();
             Some(Table {
                 protocol,
                 detail: &records.first()?.protocol_detail,
@@ -75,15 +76,8 @@ impl Table<'_> {
 
     /// Markdown, with columns padded so that it reads in a terminal too.
     fn markdown(&self) -> String {
-        // In units of 1,024 where all lengths are such, else plain, so that columns compare.
-        let odd = |&length: &usize| length > 1024 && !length.is_multiple_of(1024);
-        let plain = self.lengths.iter().any(odd);
-        let label = |length: usize| match plain {
-            true => length.to_string(),
-            false => plot::length_label(length),
-        };
         let mut rows = vec![vec!["method".to_owned()]];
-        rows[0].extend(self.lengths.iter().map(|&length| label(length)));
+        rows[0].extend(length_labels(&self.lengths));
         for &method in &self.methods {
             let mut row = vec![method.replace('|', "\\|")];
             let cells = self.lengths.iter();
@@ -98,38 +92,54 @@ impl Table<'_> {
             }));
             rows.push(row);
         }
-        let width: Vec<usize> = (0..rows[0].len())
-            .map(|column| {
-                rows.iter()
-                    .map(|row| row[column].chars().count())
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        let mut text = String::new();
-        for (i, row) in rows.iter().enumerate() {
-            for (column, cell) in row.iter().enumerate() {
-                let pad = " ".repeat(width[column] - cell.chars().count());
-                match column {
-                    0 => write!(text, "| {cell}{pad} "),
-                    _ => write!(text, "| {pad}{cell} "),
-                }
-                .expect("writing to a string");
+        padded(&rows)
+    }
+}
+
+/// Heads of columns: in units of 1,024 where all lengths are such, else plain, so that they compare.
+pub fn length_labels(lengths: &[usize]) -> Vec<String> {
+    let odd = |&length: &usize| length > 1024 && !length.is_multiple_of(1024);
+    let plain = lengths.iter().any(odd);
+    let label = |&length: &usize| match plain {
+        true => length.to_string(),
+        false => plot::length_label(length),
+    };
+    lengths.iter().map(label).collect()
+}
+
+/// A Markdown table, the first row its head, with columns padded so that it reads in a terminal too.
+pub fn padded(rows: &[Vec<String>]) -> String {
+    let width: Vec<usize> = (0..rows[0].len())
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for (i, row) in rows.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(width[column] - cell.chars().count());
+            match column {
+                0 => write!(text, "| {cell}{pad} "),
+                _ => write!(text, "| {pad}{cell} "),
+            }
+            .expect("writing to a string");
+        }
+        text.push_str("|\n");
+        if i == 0 {
+            for (column, width) in width.iter().enumerate() {
+                let dashes = "-".repeat(*width);
+                text.push_str(&match column {
+                    0 => format!("| {dashes} "),
+                    _ => format!("| {}: ", &dashes[..width - 1]),
+                });
             }
             text.push_str("|\n");
-            if i == 0 {
-                for (column, width) in width.iter().enumerate() {
-                    let dashes = "-".repeat(*width);
-                    text.push_str(&match column {
-                        0 => format!("| {dashes} "),
-                        _ => format!("| {}: ", &dashes[..width - 1]),
-                    });
-                }
-                text.push_str("|\n");
-            }
         }
-        text
     }
+    text
 }
 
 /// A perplexity with its standard error; a star marks an error over tokens, which is too small.
@@ -165,26 +175,39 @@ pub fn one_line(record: &Record) -> String {
     )
 }
 
-/// Writes `table.md`, `table.csv` and the figures, and prints the tables.
-pub fn write(dir: &Path, records: &[Record], floors: &[Floor], config: &RunConfig) -> Result<()> {
-    let Some(newest) = records.last() else {
-        return Ok(());
-    };
-    let tables = tables(records, floors, config);
-    let mut text = format!(
-        "# Perplexity by context length\n\n- model: {} ({}, trained at {} tokens, checkpoint {})\n- data: {}\n",
-        newest.model,
-        newest.dtype,
-        newest.trained_length,
-        newest.checkpoint.get(..12).unwrap_or(&newest.checkpoint),
-        newest.data
-    );
-    if newest.model == "builtin:random" {
-        text.push_str(
-            "- note: builtin:random is a generated checkpoint with random weights: its numbers show \
-             that everything runs, not which method helps\n",
-        );
+/// Writes all tables and figures, and prints the tables.
+pub fn write(
+    dir: &Path,
+    perplexities: &[Record],
+    needles: &[NeedleRecord],
+    config: &RunConfig,
+) -> Result<()> {
+    let mut texts = Vec::new();
+    if !perplexities.is_empty() {
+        texts.push(write_perplexity(dir, perplexities, config)?);
     }
+    if let (Some(table), false) = (&config.needle, needles.is_empty()) {
+        texts.push(needle::write(dir, needles, config, table)?);
+    }
+    let text = texts.join("\n");
+    crate::print(&format!("{text}\nwritten to {}\n", dir.display()))
+}
+
+/// Writes `table.md`, `table.csv` and the figures; returns the tables.
+fn write_perplexity(dir: &Path, records: &[Record], config: &RunConfig) -> Result<String> {
+    let Some(newest) = records.last() else {
+        return Ok(String::new());
+    };
+    let floors = floor::read(dir)?;
+    let tables = tables(records, &floors, config);
+    let mut text = head(
+        "Perplexity by context length",
+        &newest.model,
+        &newest.dtype,
+        newest.trained_length,
+        &newest.checkpoint,
+        &newest.data,
+    );
     if !floors.is_empty() {
         writeln!(
             text,
@@ -220,7 +243,30 @@ pub fn write(dir: &Path, records: &[Record], floors: &[Floor], config: &RunConfi
         };
         draw(dir, &stem, table, newest)?;
     }
-    crate::print(&format!("{text}\nwritten to {}\n", dir.display()))
+    Ok(text)
+}
+
+/// Title and origin of tables.
+pub fn head(
+    title: &str,
+    model: &str,
+    dtype: &str,
+    trained: usize,
+    checkpoint: &str,
+    data: &str,
+) -> String {
+    let checkpoint = checkpoint.get(..12).unwrap_or(checkpoint);
+    let mut text = format!(
+        "# {title}\n\n- model: {model} ({dtype}, trained at {trained} tokens, checkpoint {checkpoint})\n\
+         - data: {data}\n"
+    );
+    if model == "builtin:random" {
+        text.push_str(
+            "- note: builtin:random is a generated checkpoint with random weights: its numbers show \
+             that everything runs, not which method helps\n",
+        );
+    }
+    text
 }
 
 fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
@@ -244,13 +290,6 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             }
         })
         .collect();
-    if curves.iter().all(|curve| curve.points.is_empty()) {
-        crate::tell(format_args!(
-            "warning: no finite perplexity under {}: no figure",
-            table.protocol.name()
-        ));
-        return Ok(());
-    }
     if !table.floors.is_empty() {
         let lengths = table.lengths.iter();
         let floors = lengths.filter_map(|&length| table.floor(length));
@@ -261,6 +300,13 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
                 .collect(),
             floor: true,
         });
+    }
+    if curves.iter().all(|curve| curve.points.is_empty()) {
+        crate::tell(format_args!(
+            "warning: no finite perplexity under {}: no figure",
+            table.protocol.name()
+        ));
+        return Ok(());
     }
     let figure = PplFigure {
         title: format!(
@@ -280,7 +326,8 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
     plot::draw(&figure, &path("svg"), &path("png")).context("drawing the figure")
 }
 
-fn file_name(path: &str) -> &str {
+/// The last part of a path, for titles.
+pub fn file_name(path: &str) -> &str {
     path.trim_end_matches('/')
         .rsplit('/')
         .next()

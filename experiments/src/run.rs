@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use longspan_model::Qwen;
+use longspan_data::Tokenizer;
+use longspan_model::{Qwen, QwenConfig};
 
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
-use crate::config::RunConfig;
-use crate::floor;
+use crate::config::{PerplexityConfig, RunConfig};
+use crate::floor::{self, Floor};
+use crate::needle::NeedleRun;
 use crate::open;
 use crate::protocol::{self, TokenStream};
 use crate::records::{PassLosses, Record, RunFolder};
@@ -34,86 +36,218 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             tokenizer.vocab_size()
         ));
     }
-    let stream = cells::read_tokens(&config, &tokenizer, vocabulary)?;
-    let cells = cells::cells(&config, &stream);
-    let floors = floor::floors(&config, &tokenizer, &stream, &cells)?;
-    let passes = cells::passes(&config, &checkpoint.config.geometry(), &cells)
+    let geometry = checkpoint.config.geometry();
+    let perplexity = config.perplexity.as_ref();
+    let perplexity = perplexity
+        .map(|table| PerplexityRun::new(&config, table, &tokenizer, &checkpoint.config))
+        .transpose()
+        .with_context(|| path.display().to_string())?;
+    let needle = config.needle.as_ref();
+    let needle = needle
+        .map(|table| NeedleRun::new(&config, table, &tokenizer, &geometry, vocabulary))
+        .transpose()
         .with_context(|| path.display().to_string())?;
     let mut folder = RunFolder::open(&out, &config)?;
     let model = open::model(checkpoint, config.model.dtype)?;
 
-    let mut keys = vec![String::new(); cells.len()];
-    for pass in &passes {
-        for &cell in &pass.cells {
-            keys[cell] = cells[cell].key(&config, &model, &stream, pass.length);
-        }
-    }
-    let name = |cell: usize| config.methods[cells[cell].method].name.as_str();
-    let missing = |folder: &RunFolder, pass: &Pass| {
-        let cells = pass.cells.iter().copied();
-        cells
-            .filter(|&cell| !folder.has(&keys[cell], name(cell)))
-            .collect::<Vec<_>>()
-    };
-    let todo: Vec<&Pass> = passes
-        .iter()
-        .filter(|pass| !missing(&folder, pass).is_empty())
-        .collect();
-    let to_compute: usize = todo.iter().map(|pass| missing(&folder, pass).len()).sum();
-    if to_compute < cells.len() {
-        crate::tell(format_args!(
-            "{} of {} cells are in {} already",
-            cells.len() - to_compute,
-            cells.len(),
-            out.display()
-        ));
-    }
-
-    folder.write_cells(&keys)?;
-    floor::write(&out, &floors)?;
-
-    let bar = progress_bar(&todo, &model);
-    for pass in todo {
-        let name = &config.methods[pass.method].name;
-        bar.set_message(format!("{name}, {} tokens", pass.length));
-        let key = pass.key(&config, &model, &stream);
-        let losses = match folder.read_nll(&key, pass.starts.len(), pass.length) {
-            Some(losses) => {
-                bar.inc(pass.starts.len() as u64 * cost(&model, pass.length));
-                losses
-            }
-            None => {
-                let losses = execute(&config, &model, &stream, pass, &bar)
-                    .with_context(|| format!("method \"{name}\", {} tokens", pass.length))?;
-                folder.write_nll(&key, pass.length, &pass.starts, &stream, &losses)?;
-                losses
-            }
-        };
-        for index in missing(&folder, pass) {
-            let identity = Identity {
-                config: &config,
-                model: &model,
-                tokenizer: tokenizer.digest(),
-                stream: &stream,
-                cell_key: &keys[index],
-                pass_key: &key,
-            };
-            let record = record(&identity, &cells[index], pass, &losses);
-            if bar.is_hidden() {
-                crate::tell(report::one_line(&record));
-            }
-            folder.append(record)?;
-        }
-    }
-    bar.finish_and_clear();
     // The folder may hold records of a checkpoint or a text that stood at the same path before.
-    let mut records = folder.records;
-    records.retain(|record| keys.contains(&record.key));
-    report::write(&out, &records, &floors, &config)
+    let mut keys = Vec::new();
+    if let Some(perplexity) = &perplexity {
+        keys.extend(perplexity.keys(&model));
+    }
+    if let Some(needle) = &needle {
+        keys.extend(needle.keys(&model));
+    }
+    folder.write_cells(&keys)?;
+    if let Some(perplexity) = &perplexity {
+        perplexity.run(&model, &mut folder)?;
+        floor::write(&out, &perplexity.floors)?;
+    }
+    if let Some(needle) = &needle {
+        needle.run(&model, &mut folder.needle)?;
+    }
+    let (mut perplexities, mut needles) = (folder.perplexity.records, folder.needle.records);
+    perplexities.retain(|record| keys.contains(&record.key));
+    needles.retain(|record| keys.contains(&record.key));
+    report::write(&out, &perplexities, &needles, &config)
+}
+
+/// The perplexity part of a run.
+struct PerplexityRun<'a> {
+    config: &'a RunConfig,
+    perplexity: &'a PerplexityConfig,
+    tokenizer: &'a Tokenizer,
+    stream: TokenStream,
+    cells: Vec<Cell>,
+    floors: Vec<Floor>,
+    passes: Vec<Pass>,
+}
+
+impl<'a> PerplexityRun<'a> {
+    fn new(
+        config: &'a RunConfig,
+        perplexity: &'a PerplexityConfig,
+        tokenizer: &'a Tokenizer,
+        model: &QwenConfig,
+    ) -> Result<Self> {
+        let stream = cells::read_tokens(config, perplexity, tokenizer, model.vocab_size)?;
+        let cells = cells::cells(config, perplexity, &stream);
+        let floors = floor::floors(config, tokenizer, &stream, &cells)?;
+        let passes = cells::passes(config, perplexity, &model.geometry(), &cells)?;
+        Ok(Self {
+            config,
+            perplexity,
+            tokenizer,
+            stream,
+            cells,
+            floors,
+            passes,
+        })
+    }
+
+    /// The key of each cell.
+    fn keys(&self, model: &Qwen) -> Vec<String> {
+        let mut keys = vec![String::new(); self.cells.len()];
+        for pass in &self.passes {
+            let method = &self.config.methods[pass.method];
+            for &cell in &pass.cells {
+                keys[cell] =
+                    self.cells[cell].key(method, self.perplexity, model, &self.stream, pass.length);
+            }
+        }
+        keys
+    }
+
+    fn run(&self, model: &Qwen, folder: &mut RunFolder) -> Result<()> {
+        let keys = self.keys(model);
+        let name = |cell: usize| self.config.methods[self.cells[cell].method].name.as_str();
+        let missing = |folder: &RunFolder, pass: &Pass| {
+            let cells = pass.cells.iter().copied();
+            cells
+                .filter(|&cell| !folder.perplexity.has(&keys[cell], name(cell)))
+                .collect::<Vec<_>>()
+        };
+        let todo: Vec<&Pass> = self
+            .passes
+            .iter()
+            .filter(|pass| !missing(folder, pass).is_empty())
+            .collect();
+        let to_compute: usize = todo.iter().map(|pass| missing(folder, pass).len()).sum();
+        if to_compute < keys.len() {
+            crate::tell(format_args!(
+                "{} of {} cells are there already",
+                keys.len() - to_compute,
+                keys.len()
+            ));
+        }
+
+        let bar = progress_bar(&todo, model);
+        for pass in todo {
+            let method = &self.config.methods[pass.method];
+            let name = &method.name;
+            bar.set_message(format!("{name}, {} tokens", pass.length));
+            let key = pass.key(method, self.perplexity, model, &self.stream);
+            let losses = match folder.read_nll(&key, pass.starts.len(), pass.length) {
+                Some(losses) => {
+                    bar.inc(pass.starts.len() as u64 * cost(model, pass.length));
+                    losses
+                }
+                None => {
+                    let losses = self
+                        .execute(model, pass, &bar)
+                        .with_context(|| format!("method \"{name}\", {} tokens", pass.length))?;
+                    folder.write_nll(&key, pass.length, &pass.starts, &self.stream, &losses)?;
+                    losses
+                }
+            };
+            for index in missing(folder, pass) {
+                let record = self.record(
+                    model,
+                    (&keys[index], &self.cells[index]),
+                    (&key, pass),
+                    &losses,
+                );
+                if bar.is_hidden() {
+                    crate::tell(report::one_line(&record));
+                }
+                folder.perplexity.append(record)?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Feeds the windows of a pass.
+    fn execute(&self, model: &Qwen, pass: &Pass, bar: &ProgressBar) -> Result<PassLosses> {
+        ALLOCATED.reset_peak_usage();
+        let start = Instant::now();
+        let method = &self.config.methods[pass.method];
+        let plan = model.plan(method, cells::lengths_of(self.perplexity, pass.length))?;
+        let mut nll = Vec::with_capacity(pass.starts.len());
+        for &window in &pass.starts {
+            nll.push(model.nll(&self.stream.ids[window..window + pass.length], &plan)?);
+            bar.inc(cost(model, pass.length));
+        }
+        Ok(PassLosses {
+            nll,
+            seconds: start.elapsed().as_secs_f64(),
+            peak_bytes: ALLOCATED.peak_usage(),
+        })
+    }
+
+    /// The record of a cell from the losses of its pass, each with its key.
+    fn record(
+        &self,
+        model: &Qwen,
+        (cell_key, cell): (&str, &Cell),
+        (pass_key, pass): (&str, &Pass),
+        losses: &PassLosses,
+    ) -> Record {
+        let config = self.config;
+        let method = &config.methods[cell.method];
+        let nll: Vec<&[f32]> = losses
+            .nll
+            .iter()
+            .map(|nll| &nll[..cell.length - 1])
+            .collect();
+        let score = protocol::score(cell.protocol.average(), &cell.windows, &nll);
+        let finite = |x: f64| x.is_finite().then_some(x);
+        Record {
+            key: cell_key.to_owned(),
+            method: method.name.clone(),
+            length: cell.length,
+            protocol: cell.protocol,
+            protocol_detail: cell.protocol.describe(self.perplexity),
+            average: cell.protocol.average(),
+            settings: cells::settings(method),
+            model: config.model.path.clone(),
+            checkpoint: model.digest().to_owned(),
+            tokenizer: self.tokenizer.digest().to_owned(),
+            data: config.data.path.clone(),
+            data_digest: cell.data_digest(&self.stream),
+            dtype: model.dtype().name().to_owned(),
+            device: "cpu".to_owned(),
+            trained_length: model.config().trained,
+            prefill: self.perplexity.prefill,
+            pass_length: pass.length,
+            nll_file: RunFolder::nll_file(pass_key),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            perplexity: finite(score.nll.exp()),
+            nll: finite(score.nll),
+            nll_se: finite(score.nll_se),
+            se_over: score.se_over,
+            windows: cell.windows.len(),
+            fed: cell.windows.len() * cell.length,
+            scored: score.scored,
+            seconds: losses.seconds,
+            tokens_per_second: (pass.starts.len() * pass.length) as f64 / losses.seconds,
+            peak_bytes: losses.peak_bytes,
+        }
+    }
 }
 
 /// Relative cost of a window of `n` tokens, for the ETA: multiply-adds of weights and of attention.
-fn cost(model: &Qwen, n: usize) -> u64 {
+pub fn cost(model: &Qwen, n: usize) -> u64 {
     let config = model.config();
     let layer = 4 * config.hidden_size.pow(2) + 3 * config.hidden_size * config.ffn;
     let per_token =
@@ -129,80 +263,4 @@ fn progress_bar(passes: &[&Pass], model: &Qwen) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %, {eta} left: {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total).with_style(style)
-}
-
-/// Feeds the windows of a pass.
-fn execute(
-    config: &RunConfig,
-    model: &Qwen,
-    stream: &TokenStream,
-    pass: &Pass,
-    bar: &ProgressBar,
-) -> Result<PassLosses> {
-    ALLOCATED.reset_peak_usage();
-    let start = Instant::now();
-    let method = &config.methods[pass.method];
-    let plan = model.plan(method, cells::lengths_of(config, pass.length))?;
-    let mut nll = Vec::with_capacity(pass.starts.len());
-    for &window in &pass.starts {
-        nll.push(model.nll(&stream.ids[window..window + pass.length], &plan)?);
-        bar.inc(cost(model, pass.length));
-    }
-    Ok(PassLosses {
-        nll,
-        seconds: start.elapsed().as_secs_f64(),
-        peak_bytes: ALLOCATED.peak_usage(),
-    })
-}
-
-struct Identity<'a> {
-    config: &'a RunConfig,
-    model: &'a Qwen,
-    tokenizer: &'a str,
-    stream: &'a TokenStream,
-    cell_key: &'a str,
-    pass_key: &'a str,
-}
-
-fn record(identity: &Identity, cell: &Cell, pass: &Pass, losses: &PassLosses) -> Record {
-    let (config, model) = (identity.config, identity.model);
-    let method = &config.methods[cell.method];
-    let nll: Vec<&[f32]> = losses
-        .nll
-        .iter()
-        .map(|nll| &nll[..cell.length - 1])
-        .collect();
-    let score = protocol::score(cell.protocol.average(), &cell.windows, &nll);
-    let finite = |x: f64| x.is_finite().then_some(x);
-    Record {
-        key: identity.cell_key.to_owned(),
-        method: method.name.clone(),
-        length: cell.length,
-        protocol: cell.protocol,
-        protocol_detail: cell.protocol.describe(&config.perplexity),
-        average: cell.protocol.average(),
-        settings: cells::settings(method),
-        model: config.model.path.clone(),
-        checkpoint: model.digest().to_owned(),
-        tokenizer: identity.tokenizer.to_owned(),
-        data: config.data.path.clone(),
-        data_digest: cell.data_digest(identity.stream),
-        dtype: model.dtype().name().to_owned(),
-        device: "cpu".to_owned(),
-        trained_length: model.config().trained,
-        prefill: config.perplexity.prefill,
-        pass_length: pass.length,
-        nll_file: RunFolder::nll_file(identity.pass_key),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        perplexity: finite(score.nll.exp()),
-        nll: finite(score.nll),
-        nll_se: finite(score.nll_se),
-        se_over: score.se_over,
-        windows: cell.windows.len(),
-        fed: cell.windows.len() * cell.length,
-        scored: score.scored,
-        seconds: losses.seconds,
-        tokens_per_second: (pass.starts.len() * pass.length) as f64 / losses.seconds,
-        peak_bytes: losses.peak_bytes,
-    }
 }

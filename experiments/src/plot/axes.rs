@@ -117,7 +117,7 @@ pub fn length_label(length: usize) -> String {
 }
 
 /// Which labels to show, given their centre, width and rank, so that none touch; low ranks first.
-fn spread(labels: &[(f64, f64, u8)], gap: f64) -> Vec<bool> {
+pub fn spread(labels: &[(f64, f64, u8)], gap: f64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&i| labels[i].2);
     let mut shown = vec![false; labels.len()];

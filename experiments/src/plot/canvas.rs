@@ -16,7 +16,7 @@ use plotters::style::{Color, FontTransform, IntoFont, IntoTextStyle, RGBColor, W
 /// A place on the page: rightwards and downwards from its top left corner.
 pub type Point = (f64, f64);
 
-/// The size of the page.
+/// The size of the page of a figure with one plot.
 pub const PAGE: (u32, u32) = (1600, 1000);
 /// Grid cells per pixel of the page, each way.
 const FINE: u32 = 3;
@@ -43,18 +43,26 @@ enum Mark {
 
 /// What is drawn, from the back to the front, and the font that measures its text.
 pub struct Canvas {
+    /// The size of the page.
+    page: (u32, u32),
     font: FontRef<'static>,
     marks: Vec<Mark>,
 }
 
 impl Canvas {
-    /// An empty white page.
+    /// An empty white page of the usual size.
     pub fn new() -> Result<Self> {
+        Self::of_size(PAGE)
+    }
+
+    /// An empty white page.
+    pub fn of_size(page: (u32, u32)) -> Result<Self> {
         let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT);
         let font = font.context("reading the figure's font")?;
-        let (right, bottom) = (f64::from(PAGE.0), f64::from(PAGE.1));
+        let (right, bottom) = (f64::from(page.0), f64::from(page.1));
         let corners = vec![(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)];
         Ok(Self {
+            page,
             font,
             marks: vec![Mark::Polygon(corners, WHITE)],
         })
@@ -68,6 +76,19 @@ impl Canvas {
     /// A filled polygon.
     pub fn polygon(&mut self, corners: Vec<Point>, colour: RGBColor) {
         self.marks.push(Mark::Polygon(corners, colour));
+    }
+
+    /// A filled rectangle between two opposite corners.
+    pub fn rectangle(&mut self, a: Point, b: Point, colour: RGBColor) {
+        self.polygon(vec![a, (b.0, a.1), b, (a.0, b.1)], colour);
+    }
+
+    /// The outline of a rectangle, its corners filled.
+    pub fn frame(&mut self, a: Point, b: Point, colour: RGBColor, width: f64) {
+        let corners = [a, (b.0, a.1), b, (a.0, b.1)];
+        for side in 0..4 {
+            self.line(&[corners[side], corners[(side + 1) % 4]], colour, width);
+        }
     }
 
     /// Text of size `em` with its baseline through `at`.
@@ -148,7 +169,7 @@ impl Canvas {
 
     /// Writes the page as SVG; the reader's sans-serif font shows its texts.
     pub fn save_svg(&self, path: &Path) -> Result<()> {
-        let (grid, mut svg) = ((PAGE.0 * FINE, PAGE.1 * FINE), String::new());
+        let (grid, mut svg) = ((self.page.0 * FINE, self.page.1 * FINE), String::new());
         let mut backend = SVGBackend::with_string(&mut svg, grid);
         self.play(&mut backend, |backend, text, (x, y), em, colour, align| {
             let (anchor, turn) = match align {
@@ -170,19 +191,21 @@ impl Canvas {
                 .into_font()
                 .transform(turn)
                 .color(&colour);
-            let style = font.into_text_style(&PAGE).pos(Pos::new(anchor, VPos::Top));
+            let style = font
+                .into_text_style(&self.page)
+                .pos(Pos::new(anchor, VPos::Top));
             Ok(backend.draw_text(text, &style, cell(top))?)
         })?;
         backend.present()?;
         drop(backend);
         let size = |(width, height): (u32, u32)| format!(r#"width="{width}" height="{height}""#);
-        let svg = svg.replacen(&size(grid), &size(PAGE), 1);
+        let svg = svg.replacen(&size(grid), &size(self.page), 1);
         std::fs::write(path, svg).with_context(|| format!("writing {}", path.display()))
     }
 
     /// Writes the page as PNG.
     pub fn save_png(&self, path: &Path) -> Result<()> {
-        let grid = (PAGE.0 * FINE, PAGE.1 * FINE);
+        let grid = (self.page.0 * FINE, self.page.1 * FINE);
         let mut cells = vec![255u8; (grid.0 * grid.1 * 3) as usize];
         let mut backend = BitMapBackend::with_buffer(&mut cells, grid);
         self.play(&mut backend, |backend, text, at, em, colour, align| {
@@ -218,17 +241,17 @@ impl Canvas {
             Ok(())
         })?;
         drop(backend);
-        let mut sums = vec![0u32; (PAGE.0 * PAGE.1 * 3) as usize];
+        let mut sums = vec![0u32; (self.page.0 * self.page.1 * 3) as usize];
         for (row, line) in cells.chunks(grid.0 as usize * 3).enumerate() {
-            let start = row / FINE as usize * PAGE.0 as usize * 3;
+            let start = row / FINE as usize * self.page.0 as usize * 3;
             for (column, cell) in line.chunks(3).enumerate() {
                 let pixel = start + column / FINE as usize * 3;
                 (0..3).for_each(|channel| sums[pixel + channel] += u32::from(cell[channel]));
             }
         }
         let pixels: Vec<u8> = sums.iter().map(|sum| (sum / (FINE * FINE)) as u8).collect();
-        let mut backend = BitMapBackend::new(path, PAGE);
-        backend.blit_bitmap((0, 0), PAGE, &pixels)?;
+        let mut backend = BitMapBackend::new(path, self.page);
+        backend.blit_bitmap((0, 0), self.page, &pixels)?;
         backend
             .present()
             .with_context(|| format!("writing {}", path.display()))

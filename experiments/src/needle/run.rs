@@ -1,0 +1,251 @@
+//! The needle part of a run: cells, passes, records.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use longspan_attention::Model;
+use longspan_data::{Needle, Prompt, Tokenizer};
+use longspan_model::Qwen;
+use longspan_rope::Length;
+use serde_json::json;
+
+use super::cells::{GridPoint, Prompts, SPARE};
+use super::config::{NeedleConfig, Scorer};
+use super::record::{NeedleRecord, Trial};
+use super::score::{self, Laid};
+use crate::ALLOCATED;
+use crate::cells;
+use crate::config::RunConfig;
+use crate::log::Log;
+use crate::run::cost;
+
+/// Raised when a change of the program changes what is asked or how it is judged for the same prompts.
+const NEEDLE: u32 = 1;
+
+/// All cells of `[needle]`.
+pub struct NeedleRun<'a> {
+    config: &'a RunConfig,
+    tokenizer: &'a Tokenizer,
+    prompts: Prompts<'a>,
+    grid: Vec<GridPoint>,
+}
+
+/// A method at a place in the grid.
+struct Cell<'a> {
+    method: usize,
+    point: &'a GridPoint,
+    key: String,
+}
+
+impl<'a> NeedleRun<'a> {
+    /// Builds and checks everything but the model's weights.
+    ///
+    /// # Errors
+    /// Text or prompts that do not do; a method that does not fit the model.
+    pub fn new(
+        config: &'a RunConfig,
+        needle: &'a NeedleConfig,
+        tokenizer: &'a Tokenizer,
+        model: &Model,
+        vocabulary: usize,
+    ) -> Result<Self> {
+        let prompts = Prompts::new(config, needle, tokenizer, vocabulary)?;
+        let grid = prompts.grid(vocabulary)?;
+        for method in &config.methods {
+            for &total in &needle.lengths {
+                cells::plans(
+                    model,
+                    method,
+                    Length {
+                        total,
+                        prefill: total,
+                    },
+                )?;
+            }
+        }
+        Ok(Self {
+            config,
+            tokenizer,
+            prompts,
+            grid,
+        })
+    }
+
+    /// The keys of all cells.
+    pub fn keys(&self, model: &Qwen) -> Vec<String> {
+        self.cells(model).into_iter().map(|cell| cell.key).collect()
+    }
+
+    /// Every cell, by length and method, so that passes of one plan follow each other.
+    fn cells(&self, model: &Qwen) -> Vec<Cell<'_>> {
+        let mut cells = Vec::new();
+        for points in self.grid.chunk_by(|a, b| a.length == b.length) {
+            for (method, settings) in self.config.methods.iter().enumerate() {
+                let identity = cells::model_identity(settings, None, model);
+                cells.extend(points.iter().map(|point| Cell {
+                    method,
+                    point,
+                    key: cells::digest(json!({
+                        "needle": NEEDLE,
+                        "model": identity,
+                        "task": self.prompts.tasks[point.task].name,
+                        "scorer": point.scorer,
+                        "length": point.length,
+                        "depth": point.depth,
+                        "spare": SPARE,
+                        "data": point.digest,
+                    })),
+                }));
+            }
+        }
+        cells
+    }
+
+    /// Fills the cells that have no record yet.
+    ///
+    /// # Errors
+    /// A pass that fails; a record that cannot be written.
+    pub fn run(&self, model: &Qwen, log: &mut Log<NeedleRecord>) -> Result<()> {
+        let cells = self.cells(model);
+        let name = |cell: &Cell| self.config.methods[cell.method].name.as_str();
+        let todo: Vec<&Cell> = (cells.iter())
+            .filter(|cell| !log.has(&cell.key, name(cell)))
+            .collect();
+        if todo.len() < cells.len() {
+            let done = cells.len() - todo.len();
+            crate::tell(format_args!(
+                "{done} of {} needle cells are there already",
+                cells.len()
+            ));
+        }
+        let prompts_of = |cell: &Cell| self.prompts.at(cell.point);
+        let mut total = 0;
+        for cell in &todo {
+            total += work(model, cell.point, &prompts_of(cell)?);
+        }
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %, {eta} left: {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(total).with_style(style);
+        let same_pass =
+            |a: &&Cell, b: &&Cell| a.method == b.method && a.point.length == b.point.length;
+        for group in todo.chunk_by(same_pass) {
+            let mut laid = Laid::new(model, &self.config.methods[group[0].method]);
+            for cell in group {
+                let (task, length) = (&self.prompts.tasks[cell.point.task].name, cell.point.length);
+                bar.set_message(format!("{}, {length} tokens, {task}", name(cell)));
+                let prompts = prompts_of(cell)?;
+                let record = self
+                    .ask(model, &mut laid, cell, &prompts)
+                    .with_context(|| {
+                        format!("method \"{}\", {length} tokens, task {task}", name(cell))
+                    })?;
+                bar.inc(work(model, cell.point, &prompts));
+                if bar.is_hidden() {
+                    crate::tell(super::one_line(&record));
+                }
+                log.append(record)?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Puts the questions of a cell to the model.
+    fn ask(
+        &self,
+        model: &Qwen,
+        laid: &mut Laid,
+        cell: &Cell,
+        prompts: &[(Needle, Prompt)],
+    ) -> Result<NeedleRecord> {
+        ALLOCATED.reset_peak_usage();
+        let (start, before) = (Instant::now(), laid.fed);
+        let text = |ids: &[u32]| score::text_of(self.tokenizer, ids.iter().copied());
+        let found = |needle: &Needle, ids: &[u32]| score::values_found(&needle.values, &text(ids));
+        // What each trial gave, and which of its values are right.
+        let answers: Vec<(String, Vec<bool>)> = match cell.point.scorer {
+            Scorer::TeacherForced => {
+                let mut answers = Vec::new();
+                for (_, prompt) in prompts {
+                    let given = score::teacher_forced(laid, prompt)?;
+                    let shown = score::text_of(self.tokenizer, given.iter().copied().flatten());
+                    answers.push((shown, score::parts_right(prompt, &given)));
+                }
+                answers
+            }
+            Scorer::Generate => {
+                let ids: Vec<&Prompt> = prompts.iter().map(|(_, prompt)| prompt).collect();
+                let done = |trial: usize, written: &[u32]| {
+                    let last = written.last();
+                    last.is_some_and(|&id| self.tokenizer.is_special(id))
+                        || found(&prompts[trial].0, written)
+                            .into_iter()
+                            .all(|found| found)
+                };
+                let written = score::generate(laid, &ids, SPARE, done)?;
+                let judged = prompts.iter().zip(written);
+                judged
+                    .map(|((needle, _), ids)| (text(&ids), found(needle, &ids)))
+                    .collect()
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+
+        let trials = prompts
+            .iter()
+            .zip(&answers)
+            .map(|((needle, prompt), (given, right))| Trial {
+                expected: needle.answer.clone(),
+                given: given.clone(),
+                score: fraction(right),
+                depth: prompt.depth,
+            });
+        let trials: Vec<Trial> = trials.collect();
+        let mean =
+            |value: fn(&Trial) -> f64| trials.iter().map(value).sum::<f64>() / trials.len() as f64;
+        let score = mean(|trial| trial.score);
+        let right = || answers.iter().flat_map(|answer| &answer.1);
+        let method = &self.config.methods[cell.method];
+        Ok(NeedleRecord {
+            key: cell.key.clone(),
+            method: method.name.clone(),
+            task: self.prompts.tasks[cell.point.task].name.clone(),
+            scorer: cell.point.scorer,
+            length: cell.point.length,
+            depth: cell.point.depth,
+            achieved_depth: mean(|trial| trial.depth),
+            score,
+            interval: score::wilson(score, trials.len()),
+            correct: right().filter(|&&right| right).count(),
+            asked: right().count(),
+            settings: cells::settings(method),
+            model: self.config.model.path.clone(),
+            checkpoint: model.digest().to_owned(),
+            tokenizer: self.tokenizer.digest().to_owned(),
+            data: self.config.data.path.clone(),
+            data_digest: cell.point.digest.clone(),
+            dtype: model.dtype().name().to_owned(),
+            device: "cpu".to_owned(),
+            trained_length: model.config().trained,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seconds,
+            tokens_per_second: (laid.fed - before) as f64 / seconds,
+            peak_bytes: ALLOCATED.peak_usage(),
+            trials,
+        })
+    }
+}
+
+fn fraction(right: &[bool]) -> f64 {
+    right.iter().filter(|&&right| right).count() as f64 / right.len() as f64
+}
+
+/// Relative cost of a cell, at most.
+fn work(model: &Qwen, point: &GridPoint, prompts: &[(Needle, Prompt)]) -> u64 {
+    let passes = prompts.iter().map(|(_, prompt)| match point.scorer {
+        Scorer::TeacherForced => 1,
+        Scorer::Generate => prompt.answer.iter().map(Vec::len).sum::<usize>() + SPARE,
+    });
+    passes.sum::<usize>() as u64 * cost(model, point.length)
+}
