@@ -7,7 +7,7 @@
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, binary, unary};
+use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 
@@ -222,14 +222,9 @@ impl<B: Ops> Backward<B, 2> for Linear {
     type State = (FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, step: Step<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (x, weight) = step.state;
-        binary::<B, _, _>(
-            step.parents,
-            step.node,
-            grads,
-            |grad| B::float_matmul(grad, weight),
-            |grad| B::float_matmul(B::float_transpose(grad), x),
-        );
+        propagate::<B, _, 2>(step, grads, |(x, weight), grad| {
+            <B as Ops>::linear_backward(x, weight, grad).into()
+        });
     }
 }
 

@@ -53,6 +53,7 @@ pub trait Ops: Backend {
 
     /// Gradients of [`attention`](Ops::attention) with respect to `q`, `k` and `v`, from its results and the
     /// gradients of both: `d_output` `[b, h, n, d]`, `d_lse` `[b, h, n]` (arXiv 2205.14135, appendix B).
+    #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -114,6 +115,15 @@ pub trait Ops: Backend {
     /// arithmetic is in the type of `x`.
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear::<Self>(x, weight)
+    }
+
+    /// Gradients of [`linear`](Ops::linear) with respect to `x` and `weight`.
+    fn linear_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        d_output: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::linear_backward::<Self>(x, weight, d_output)
     }
 
     /// Negative log likelihood in nats `[n]` of `targets` `[n]` under the logits `hidden headᵀ`, with

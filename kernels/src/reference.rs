@@ -239,6 +239,16 @@ pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTen
     B::float_matmul(x, B::float_transpose(weight))
 }
 
+/// See [`Ops::linear_backward`](crate::Ops::linear_backward).
+pub fn linear_backward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    d_output: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let d_x = B::float_matmul(d_output.clone(), weight);
+    (d_x, B::float_matmul(B::float_transpose(d_output), x))
+}
+
 /// See [`Ops::token_loss`](crate::Ops::token_loss).
 pub fn token_loss<B: Backend>(
     hidden: FloatTensor<B>,

@@ -120,7 +120,6 @@ impl Schedule {
 
 /// `[[source]]`: what a sequence can be made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Source {
     /// Name in mixtures and in the log.
     pub name: String,
@@ -131,7 +130,7 @@ pub struct Source {
 
 /// Kinds of sources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SourceKind {
     /// Stretches of documents.
     Text {

@@ -24,7 +24,7 @@ pub struct Mixture {
 enum Source {
     Text(Text),
     Recall {
-        tasks: Vec<Task>,
+        tasks: Vec<NeedleTask>,
         haystack: Vec<usize>,
         answer_weight: f32,
     },
@@ -38,11 +38,6 @@ enum Source {
 struct Text {
     ids: Vec<u32>,
     starts: Vec<usize>,
-}
-
-/// A task and the tokenizer that encodes what it draws.
-struct Task {
-    task: NeedleTask,
 }
 
 /// One needle with its question, as token ids.
@@ -204,7 +199,7 @@ impl Mixture {
     /// sequences after all of them.
     fn recall(
         &self,
-        tasks: &[Task],
+        tasks: &[NeedleTask],
         haystack: &[usize],
         answer_weight: f32,
         len: usize,
@@ -218,7 +213,7 @@ impl Mixture {
         let mut taken = 0;
         let mut keyless: Vec<&str> = Vec::new();
         for _ in 0..len {
-            let task = &tasks[rng.random_range(0..tasks.len())].task;
+            let task = &tasks[rng.random_range(0..tasks.len())];
             // What has no key can be asked for only once.
             if keyless.contains(&task.name.as_str()) {
                 continue;
@@ -281,7 +276,7 @@ impl Mixture {
 
     /// Random keys and their digits, all of them again and again.
     fn pairs(&self, len: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<(u32, f32)> {
-        let mut tokens = |most: usize, least: usize, rng: &mut Xoshiro256PlusPlus| -> Vec<u32> {
+        let tokens = |most: usize, least: usize, rng: &mut Xoshiro256PlusPlus| -> Vec<u32> {
             let count = rng.random_range(least..=most);
             (0..count)
                 .map(|_| rng.random_range(0..self.ordinary))

@@ -203,6 +203,49 @@ fn loss_of_block(
     (partials, found)
 }
 
+/// Rows of a task of the gradient of a linear layer's input.
+const GRADIENT_ROWS: usize = 256;
+/// Rows of a task of the gradient of a linear layer's weight.
+const GRADIENT_OUTPUTS: usize = 64;
+
+/// `x` `[n, i]`, `weight` `[o, i]`, `d_output` `[n, o]`; returns the gradients of `x` and `weight`.
+pub fn linear_backward(
+    x: &[f32],
+    weight: &[f32],
+    d_output: &[f32],
+    inputs: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let (n, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let (mut d_x, mut d_weight) = (vec![0f32; x.len()], vec![0f32; weight.len()]);
+    let matrix = |values, stride| Matrix { values, stride };
+    d_x.par_chunks_mut(GRADIENT_ROWS * inputs)
+        .zip(d_output.par_chunks(GRADIENT_ROWS * outputs))
+        .for_each(|(d_x, d_output)| {
+            let shape = [d_x.len() / inputs, inputs, outputs];
+            let (a, b) = (matrix(d_output, outputs), matrix(weight, inputs));
+            // SAFETY: this task's own rows.
+            unsafe { add_product(shape, a, b, d_x.as_mut_ptr(), inputs) };
+        });
+    d_weight
+        .par_chunks_mut(GRADIENT_OUTPUTS * inputs)
+        .enumerate()
+        .for_each(|(block, d_weight)| {
+            let shape = [d_weight.len() / inputs, inputs, n];
+            let columns = matrix(&d_output[block * GRADIENT_OUTPUTS..], outputs);
+            // SAFETY: this task's own rows.
+            unsafe {
+                add_transposed(
+                    shape,
+                    columns,
+                    matrix(x, inputs),
+                    d_weight.as_mut_ptr(),
+                    inputs,
+                );
+            }
+        });
+    (d_x, d_weight)
+}
+
 /// Logits held at once by the loss's backward pass.
 const BACKWARD_LOGITS: usize = 1 << 23;
 /// Rows of a task of the loss's backward pass.

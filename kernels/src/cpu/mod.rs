@@ -164,6 +164,24 @@ impl Ops for Flex {
         (tensor(d_up, &shape), tensor(d_gate, &shape))
     }
 
+    fn linear_backward(
+        x: Primitive,
+        weight: Primitive,
+        d_output: Primitive,
+    ) -> (Primitive, Primitive) {
+        let [x, weight, d_output] = [x, weight, d_output].map(|x| x.to_contiguous());
+        let (d_x, d_weight) = linear::linear_backward(
+            contiguous(&x),
+            contiguous(&weight),
+            contiguous(&d_output),
+            x.layout().shape().dims::<2>()[1],
+        );
+        (
+            tensor(d_x, &x.layout().shape().dims::<2>()),
+            tensor(d_weight, &weight.layout().shape().dims::<2>()),
+        )
+    }
+
     fn token_loss_backward(
         hidden: Primitive,
         head: Primitive,
