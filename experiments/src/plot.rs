@@ -1,9 +1,11 @@
-//! The figures: perplexity against context length (here), and needles by length and depth (`heatmap`).
+//! The figures: perplexity against context length (here), needles by length and depth (`heatmap`), and a
+//! training's losses (`loss`).
 
 mod axes;
 mod canvas;
 mod heatmap;
 mod legend;
+mod loss;
 mod palette;
 mod pens;
 
@@ -13,11 +15,12 @@ use anyhow::{Result, ensure};
 use plotters::style::RGBColor;
 
 pub use axes::length_label;
-use axes::{LABEL_EM, Plot, y_ticks};
+use axes::{Axis, LABEL_EM, Plot, Tick, log_ticks};
 use canvas::Align::{End, Middle, Start};
 use canvas::{Canvas, PAGE, Point};
 pub use heatmap::{HeatFigure, Panel, draw_heatmaps};
 use legend::Legend;
+pub use loss::{LossFigure, LossPanel, Scale, Series, draw_losses};
 use pens::{Style, style};
 
 /// One method's curve.
@@ -46,6 +49,21 @@ pub struct PplFigure {
 const INK: RGBColor = RGBColor(30, 30, 30);
 /// Ink of what stands back.
 const GREY: RGBColor = RGBColor(110, 110, 110);
+
+impl Canvas {
+    /// Draws a figure's title and subtitle, each unless empty, from `top` on; returns where they end.
+    fn heading(&mut self, texts: [&str; 2], (left, right): (f64, f64), mut top: f64) -> f64 {
+        for (text, em, ink) in [(texts[0], 46.0, INK), (texts[1], 36.0, GREY)] {
+            if !text.is_empty() {
+                let em = (em * (right - left) / self.width(text, em)).clamp(em * 0.75, em);
+                let text = self.fit(text, em, right - left);
+                top += em * 1.3;
+                self.text(&text, (left, top - 0.3 * em), em, ink, Start);
+            }
+        }
+        top
+    }
+}
 
 /// Whether a point has a place on logarithmic axes.
 fn drawable(&&(length, perplexity, _): &&(usize, f64, f64)) -> bool {
@@ -83,11 +101,15 @@ fn paint(canvas: &mut Canvas, figure: &PplFigure, lengths: &[usize]) {
             .filter(drawable)
             .map(bar)
     };
-    // The axes' ends, in logarithms.
     let low = bars().map(|bar| bar.0).fold(1e250, f64::min).max(1e-6);
     let high = bars().map(|bar| bar.1).fold(low, f64::max).min(1e250);
-    let pad = 0.06 * (high / low).ln() + 0.01;
-    let y = (low.ln() - pad, high.ln() + pad);
+    let pad = (0.06 * (high / low).ln() + 0.01).exp();
+    let y = Axis {
+        from: low / pad,
+        to: high * pad,
+        log: true,
+    };
+    // Base 2: 1 is a doubling of the length.
     let x = lengths.iter().map(|&length| (length as f64).log2());
     let mut x = x.fold((f64::MAX, f64::MIN), |x, l| (x.0.min(l), x.1.max(l)));
     let trained = (figure.trained.max(1) as f64).log2();
@@ -96,23 +118,21 @@ fn paint(canvas: &mut Canvas, figure: &PplFigure, lengths: &[usize]) {
     if near {
         x = (x.0.min(trained), x.1.max(trained));
     }
-    let x = (x.0 - pad, x.1 + pad);
+    let side = if trained < x.0 { "left" } else { "right" };
+    let x = Axis {
+        from: (x.0 - pad).exp2(),
+        to: (x.1 + pad).exp2(),
+        log: true,
+    };
 
     // The page, from its ends inwards.
-    let ticks = y_ticks(y.0.exp(), y.1.exp());
+    let ticks = log_ticks(y.from, y.to);
     let labels = ticks
         .iter()
-        .map(|tick| canvas.width(&tick.1, LABEL_EM))
+        .map(|tick| canvas.width(&tick.label, LABEL_EM))
         .fold(0.0, f64::max);
     let (left, right, mut top) = (labels + 110.0, f64::from(PAGE.0) - 50.0, 20.0);
-    for (text, em, colour) in [(&figure.title, 46.0, INK), (&figure.subtitle, 36.0, GREY)] {
-        if !text.is_empty() {
-            let em = (em * (right - left) / canvas.width(text, em)).clamp(em * 0.75, em);
-            let text = canvas.fit(text, em, right - left);
-            top += em * 1.3;
-            canvas.text(&text, (left, top - 0.3 * em), em, colour, Start);
-        }
-    }
+    top = canvas.heading([&figure.title, &figure.subtitle], (left, right), top);
     top += if figure.trained > 0 { 54.0 } else { 20.0 };
     let names: Vec<&str> = figure
         .curves
@@ -140,14 +160,21 @@ fn paint(canvas: &mut Canvas, figure: &PplFigure, lengths: &[usize]) {
         y,
     };
 
-    plot.paint(canvas, &ticks, lengths);
+    let x_ticks: Vec<Tick> = (lengths.iter())
+        .map(|&length| Tick {
+            value: length as f64,
+            label: length_label(length),
+            rank: u8::from(length != lengths[0] && !length.is_power_of_two()),
+        })
+        .collect();
+    plot.paint(canvas, &x_ticks, &ticks, "perplexity");
+    plot.paint_x_title(canvas, "context length (tokens)");
     if figure.trained > 0 {
         let mut label = format!("trained length {}", length_label(figure.trained));
-        let at = plot.x(figure.trained);
+        let at = plot.x(figure.trained as f64);
         if near {
             canvas.dashed(&[(at, plot.bottom), (at, top)], &[16.0, 10.0], GREY, 4.0);
         } else {
-            let side = if trained < x.0 { "left" } else { "right" };
             label += &format!(" ({side} of this axis)");
         }
         let half = canvas.width(&label, 36.0) / 2.0;
@@ -175,14 +202,17 @@ fn paint_curves(
     };
     for (runs, style) in curves() {
         for run in runs {
-            let path: Vec<Point> = run.iter().map(|p| (plot.x(p.0), plot.y(p.1))).collect();
+            let path: Vec<Point> = run
+                .iter()
+                .map(|p| (plot.x(p.0 as f64), plot.y(p.1)))
+                .collect();
             canvas.curve(&path, style);
         }
     }
     let mut barred = false;
     for (runs, style) in curves() {
         for point in runs.iter().flatten() {
-            let (x, (low, high)) = (plot.x(point.0), bar(point));
+            let (x, (low, high)) = (plot.x(point.0 as f64), bar(point));
             let (low, high) = (plot.y(low), plot.y(high));
             if low - high > 2.0 * style.radius {
                 barred = true;

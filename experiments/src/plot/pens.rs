@@ -77,6 +77,12 @@ pub fn floor() -> Style {
     }
 }
 
+/// A colour mixed with the paper's, for what stands behind the curves.
+pub fn pale(RGBColor(r, g, b): RGBColor) -> RGBColor {
+    let mix = |channel: u8| 255 - (f64::from(255 - channel) * 0.3) as u8;
+    RGBColor(mix(r), mix(g), mix(b))
+}
+
 impl Canvas {
     /// A line with a pattern of strokes and gaps.
     pub fn dashed(&mut self, path: &[Point], pattern: &[f64], colour: RGBColor, width: f64) {
