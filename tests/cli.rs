@@ -364,6 +364,10 @@ fn shipped_configs_are_valid() {
         if path.ends_with("quickstart.toml") || path.ends_with("needle.toml") {
             continue;
         }
+        // A training.
+        if path.ends_with("tiny.toml") {
+            continue;
+        }
         let config = path.to_string_lossy().into_owned();
         let on_ours = ["--set", "model.path=deep", "--set", "data.path=text.jsonl"];
         // As it is, all that is wrong is that our text is too short for it.

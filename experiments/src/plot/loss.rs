@@ -228,7 +228,7 @@ fn paint_series(canvas: &mut Canvas, plot: &Plot, panel: &LossPanel, styles: &[S
     if panel.smoothing > 0 {
         for (runs, style) in curves.iter_mut().zip(styles) {
             for run in runs {
-                canvas.line(&place(run), pale(style.colour), 2.0);
+                canvas.line(&place(run), pale(style.colour, 0.3), 2.0);
                 *run = smoothed(run, panel.smoothing);
             }
         }
