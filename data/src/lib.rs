@@ -9,6 +9,7 @@
 //! - [`DataError`] says what is wrong with a file, where, and what to do about it.
 
 mod articles;
+mod builtin;
 mod corpus;
 mod draw;
 mod error;
@@ -20,6 +21,7 @@ mod tokenizer;
 mod words;
 
 pub use articles::{Article, Piece, held_out_articles, training_articles};
+pub use builtin::{BuiltinModel, TINY};
 pub use corpus::{BUILTIN_ARTICLES, Corpus, Document};
 pub use draw::Draw;
 pub use error::DataError;

@@ -38,8 +38,13 @@ impl Tokenizer {
             path: path.to_owned(),
             reason,
         })?;
-        let tokens = parse(path, &bytes)?;
-        Ok(Self::new(tokens, blake3::hash(&bytes)))
+        Self::from_bytes(path, &bytes)
+    }
+
+    /// [`Tokenizer::from_file`] from the file's content; `path` names it in errors.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, DataError> {
+        let tokens = parse(path, bytes)?;
+        Ok(Self::new(tokens, blake3::hash(bytes)))
     }
 
     /// The built-in vocabulary: every byte is a token whose rank is the byte, and nothing merges.

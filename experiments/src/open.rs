@@ -7,25 +7,22 @@ use burn::tensor::Device;
 use longspan_data::Tokenizer;
 use longspan_model::{Checkpoint, Qwen, Shape, WeightType, write_random_checkpoint};
 
-/// The model that `builtin:random` names: the smallest shape, random weights.
-const RANDOM: &str = "builtin:random";
+/// The shipped model.
+const TINY: &str = "builtin:tiny";
+/// The smallest shape with random weights.
+pub const RANDOM: &str = "builtin:random";
 
-/// Opens a model's folder without reading its weights; `builtin:random` is made on the spot.
+/// Opens a model's folder without reading its weights; the built-in ones are written to a temporary folder.
 ///
 /// # Errors
 /// Whatever is wrong with the folder.
 pub fn checkpoint(path: &str) -> Result<Checkpoint> {
-    if path == RANDOM {
+    if path.starts_with("builtin:") {
         // The files stay mapped after the folder is gone.
-        let folder = tempfile::tempdir().context("a temporary folder for builtin:random")?;
-        let config = Shape::Micro.config();
-        write_random_checkpoint(folder.path(), &config, WeightType::F32, 0, usize::MAX)?;
+        let folder = tempfile::tempdir().with_context(|| format!("a temporary folder for {path}"))?;
+        write_builtin(path, folder.path())?;
         return Ok(Checkpoint::open(folder.path())?);
     }
-    ensure!(
-        !path.starts_with("builtin:"),
-        "model path {path} is not known; there is {RANDOM}"
-    );
     ensure_folder(path)?;
     let checkpoint = Checkpoint::open(Path::new(path))?;
     for field in &checkpoint.unknown_fields {
@@ -36,10 +33,28 @@ pub fn checkpoint(path: &str) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
+fn write_builtin(path: &str, folder: &Path) -> Result<()> {
+    match path {
+        TINY => {
+            let tiny = longspan_data::TINY;
+            for (name, bytes) in [("config.json", tiny.config), ("model.safetensors", tiny.weights)] {
+                let file = folder.join(name);
+                std::fs::write(&file, bytes).with_context(|| file.display().to_string())?;
+            }
+        }
+        RANDOM => {
+            let config = Shape::Micro.config();
+            write_random_checkpoint(folder, &config, WeightType::F32, 0, usize::MAX)?;
+        }
+        _ => bail!("model path {path} is not known; there are {TINY} and {RANDOM}"),
+    }
+    Ok(())
+}
+
 fn ensure_folder(path: &str) -> Result<()> {
     ensure!(
         Path::new(path).is_dir(),
-        "{path}: no such folder; model.path is a local Hugging Face folder with config.json and safetensors, or {RANDOM}"
+        "{path}: no such folder; model.path is a local Hugging Face folder with config.json and safetensors, or {TINY}"
     );
     Ok(())
 }
@@ -60,8 +75,13 @@ pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     if let Some(file) = file {
         return Ok(Tokenizer::from_file(file)?);
     }
-    if model == RANDOM {
-        return Ok(Tokenizer::bytes());
+    match model {
+        TINY => {
+            let name = Path::new("builtin:tiny/qwen.tiktoken");
+            return Ok(Tokenizer::from_bytes(name, longspan_data::TINY.vocabulary)?);
+        }
+        RANDOM => return Ok(Tokenizer::bytes()),
+        _ => {}
     }
     ensure_folder(model)?;
     let mut found: Vec<PathBuf> = std::fs::read_dir(model)
