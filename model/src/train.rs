@@ -57,13 +57,13 @@ impl Default for Initial {
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
     /// Decay of the first moment.
-    pub beta_1: f32,
+    pub beta_1: f64,
     /// Decay of the second moment.
-    pub beta_2: f32,
+    pub beta_2: f64,
     /// Added to the root of the second moment.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// Decoupled weight decay, per step and unit of learning rate.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Largest norm of the whole gradient; a longer one is scaled down to it.
     pub clip: f64,
 }
@@ -163,12 +163,12 @@ impl Trainer {
     }
 
     fn with_model(model: Qwen, settings: &Optimizer) -> Self {
-        let adamw = |weight_decay: f32| {
+        let adamw = |weight_decay: f64| {
             AdamWConfig::new()
-                .with_beta_1(settings.beta_1)
-                .with_beta_2(settings.beta_2)
-                .with_epsilon(settings.epsilon)
-                .with_weight_decay(weight_decay)
+                .with_beta_1(settings.beta_1 as f32)
+                .with_beta_2(settings.beta_2 as f32)
+                .with_epsilon(settings.epsilon as f32)
+                .with_weight_decay(weight_decay as f32)
                 .build()
         };
         let mut matrices = MatrixIds::default();
@@ -189,7 +189,8 @@ impl Trainer {
     /// method has it. All sequences of a batch have one length.
     ///
     /// # Errors
-    /// A method that does not fit the model; a token outside the vocabulary; a loss that is not finite, after which the model is spoiled.
+    /// A method that does not fit the model; a token outside the vocabulary; a loss or a gradient that is not finite.
+    /// The parameters are then as before the step.
     pub fn step(
         &mut self,
         batches: &[Vec<Sequence>],
@@ -217,9 +218,6 @@ impl Trainer {
             let gradients = GradientsParams::from_grads(scalar.backward(), &self.model);
             accumulated.accumulate(&self.model, gradients);
         }
-        if !loss.is_finite() {
-            return Err(ModelError::LossNotFinite { loss });
-        }
         let mut gradients = accumulated.grads();
         let mut norm = SquaredNorm {
             gradients: &gradients,
@@ -227,6 +225,12 @@ impl Trainer {
         };
         self.model.visit(&mut norm);
         let gradient_norm = norm.sum.sqrt();
+        if !(loss.is_finite() && gradient_norm.is_finite()) {
+            return Err(ModelError::Diverged {
+                loss,
+                gradient_norm,
+            });
+        }
         if gradient_norm > self.clip {
             self.model.visit(&mut Scale {
                 gradients: &mut gradients,
@@ -281,6 +285,11 @@ impl Trainer {
             layers: PlanTensors::for_layers(&layers, &self.model.device()),
             tokens: n * copies,
         })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &QwenConfig {
+        self.model.config()
     }
 
     /// The model as it is now, for evaluation.
