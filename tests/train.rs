@@ -98,6 +98,9 @@ fn a_killed_training_comes_to_the_same_model() {
         .expect("a training that could be killed four times");
     let out = dir.path().join("out");
     assert_same(&out, &expected);
+    for file in ["loss.svg", "loss.png"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
 
     // A finished one trains nothing more.
     let log = std::fs::read(out.join("train.jsonl")).unwrap();

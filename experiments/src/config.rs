@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::needle::NeedleConfig;
 use crate::protocol::Protocol;
+use crate::published::{self, Published};
 
 /// A whole run. Paths are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct RunConfig {
     /// Rows of the table.
     #[serde(rename = "method", default)]
     pub methods: Vec<Method>,
+    /// Rows of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Published>,
 }
 
 /// `[model]`.
@@ -41,6 +45,9 @@ pub struct ModelConfig {
     /// Vocabulary file; default: the one in the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
+    /// Trained length in tokens; default: `seq_length` of `config.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained: Option<usize>,
 }
 
 /// `[data]`.
@@ -152,6 +159,14 @@ impl RunConfig {
             "neither [perplexity] nor [needle] says what to measure; add one, such as:\n\n\
              [perplexity]\nlengths = [1024, 2048]"
         );
+        if let Some(trained) = self.model.trained {
+            ensure!(
+                (2..=1 << 31).contains(&trained),
+                "model.trained = {trained}; give 2 to {} tokens",
+                1u64 << 31
+            );
+        }
+        published::check(self)?;
         if let Some(perplexity) = &mut self.perplexity {
             perplexity.check(&self.methods)?;
             perplexity.complete();

@@ -11,6 +11,7 @@ mod needle;
 mod open;
 mod plot;
 mod protocol;
+mod published;
 mod random;
 mod records;
 mod report;

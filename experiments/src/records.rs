@@ -124,24 +124,28 @@ impl RunFolder {
         let needle_path = dir.join(NEEDLES);
         let needle_file = needle_path.exists().then(|| log::open(&needle_path));
         let mut needle = Log::read(&needle_path, needle_file.transpose()?)?;
-        let asked = toml::Value::try_from(config)?;
+        let asked = toml::Table::try_from(config)?;
         // A folder without a record belongs to nobody yet.
         let taken = !perplexity.records.is_empty() || !needle.records.is_empty();
         if config_path.exists() && taken {
             let text = std::fs::read_to_string(&config_path)
                 .with_context(|| config_path.display().to_string())?;
-            let found: toml::Value =
+            let mut found: toml::Table =
                 toml::from_str(&text).with_context(|| config_path.display().to_string())?;
-            if let Some(difference) = config::difference("", &found, &asked) {
+            let mut measured = asked.clone();
+            // No record depends on these.
+            found.remove("published");
+            measured.remove("published");
+            let (found, measured) = (found.into(), measured.into());
+            if let Some(difference) = config::difference("", &found, &measured) {
                 bail!(
                     "run folder {} belongs to another config: {difference}; give another --out, or \
                      delete the folder",
                     dir.display()
                 );
             }
-        } else {
-            write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
         }
+        write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
         perplexity.mend()?;
         needle.mend()?;
         Ok(RunFolder {

@@ -1,16 +1,21 @@
 //! Tables and figures from records.
 
+mod table;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
-use crate::floor::{self, Floor};
+use crate::floor;
 use crate::needle::{self, NeedleRecord};
-use crate::plot::{self, Curve, PplFigure};
-use crate::protocol::{Protocol, SeOver};
+use crate::plot::{self, Curve, CurveKind, PplFigure};
+use crate::protocol::SeOver;
+use crate::published;
 use crate::records::{self, Record, write_whole};
+use table::{Table, number, tables, write_csv};
+pub use table::{length_labels, padded};
 
 /// `longspan report DIR`: everything again from `config.toml` and `records.jsonl`.
 pub fn report(dir: &Path) -> Result<()> {
@@ -18,148 +23,6 @@ pub fn report(dir: &Path) -> Result<()> {
     let path = dir.join("config.toml");
     let config = RunConfig::load(&path, &[])?;
     write(dir, &perplexities, &needles, &config)
-}
-
-/// Rows and columns of one protocol's table.
-struct Table<'a> {
-    protocol: Protocol,
-    detail: &'a str,
-    methods: Vec<&'a str>,
-    lengths: Vec<usize>,
-    records: Vec<&'a Record>,
-    floors: Vec<&'a Floor>,
-}
-
-/// The tables of a run, in the config's order of protocols and methods.
-fn tables<'a>(records: &'a [Record], floors: &'a [Floor], config: &'a RunConfig) -> Vec<Table<'a>> {
-    let protocols = config
-        .perplexity
-        .iter()
-        .flat_map(|table| table.protocol.list());
-    protocols
-        .filter_map(|protocol| {
-            let records: Vec<&Record> = records
-                .iter()
-                .filter(|record| record.protocol == protocol)
-                .collect();
-            let mut lengths: Vec<usize> = records.iter().map(|record| record.length).collect();
-            lengths.sort_unstable();
-            lengths.dedup();
-            let known = |name: &&str| records.iter().any(|record| record.method == **name);
-            let methods = config.methods.iter().map(|method| method.name.as_str());
-            let floors = floors.iter();
-            Some(Table {
-                protocol,
-                detail: &records.first()?.protocol_detail,
-                methods: methods.filter(known).collect(),
-                lengths,
-                records,
-                floors: floors.filter(|floor| floor.protocol == protocol).collect(),
-            })
-        })
-        .collect()
-}
-
-impl Table<'_> {
-    fn record(&self, method: &str, length: usize) -> Option<&Record> {
-        // The last one is the newest, where a folder put together by hand holds several.
-        let mut records = self.records.iter().rev();
-        records
-            .find(|record| record.method == method && record.length == length)
-            .copied()
-    }
-
-    fn floor(&self, length: usize) -> Option<&Floor> {
-        let mut floors = self.floors.iter();
-        floors.find(|floor| floor.length == length).copied()
-    }
-
-    /// Markdown, with columns padded so that it reads in a terminal too.
-    fn markdown(&self) -> String {
-        let mut rows = vec![vec!["method".to_owned()]];
-        rows[0].extend(length_labels(&self.lengths));
-        for &method in &self.methods {
-            let mut row = vec![method.replace('|', "\\|")];
-            let cells = self.lengths.iter();
-            row.extend(cells.map(|&length| self.record(method, length).map_or("-".into(), number)));
-            rows.push(row);
-        }
-        if !self.floors.is_empty() {
-            let mut row = vec![floor::ROW.to_owned()];
-            let cells = self.lengths.iter().map(|&length| self.floor(length));
-            row.extend(cells.map(|floor| {
-                floor.map_or("-".into(), |floor| format!("{:.3}", floor.perplexity()))
-            }));
-            rows.push(row);
-        }
-        padded(&rows)
-    }
-}
-
-/// Heads of columns: in units of 1,024 where all lengths are such, else plain, so that they compare.
-pub fn length_labels(lengths: &[usize]) -> Vec<String> {
-    let odd = |&length: &usize| length > 1024 && !length.is_multiple_of(1024);
-    let plain = lengths.iter().any(odd);
-    let label = |&length: &usize| match plain {
-        true => length.to_string(),
-        false => plot::length_label(length),
-    };
-    lengths.iter().map(label).collect()
-}
-
-/// A Markdown table, the first row its head, with columns padded so that it reads in a terminal too.
-pub fn padded(rows: &[Vec<String>]) -> String {
-    let width: Vec<usize> = (0..rows[0].len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for (i, row) in rows.iter().enumerate() {
-        for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(width[column] - cell.chars().count());
-            match column {
-                0 => write!(text, "| {cell}{pad} "),
-                _ => write!(text, "| {pad}{cell} "),
-            }
-            .expect("writing to a string");
-        }
-        text.push_str("|\n");
-        if i == 0 {
-            for (column, width) in width.iter().enumerate() {
-                let dashes = "-".repeat(*width);
-                text.push_str(&match column {
-                    0 => format!("| {dashes} "),
-                    _ => format!("| {}: ", &dashes[..width - 1]),
-                });
-            }
-            text.push_str("|\n");
-        }
-    }
-    text
-}
-
-/// A perplexity with its standard error; a star marks an error over tokens, which is too small.
-fn number(record: &Record) -> String {
-    let Some(perplexity) = record.perplexity else {
-        return "not finite".to_owned();
-    };
-    let Some(se) = record.nll_se else {
-        return format!("{perplexity:.3}");
-    };
-    let error = perplexity * se;
-    let star = match record.se_over {
-        SeOver::Groups => "",
-        SeOver::Tokens => "*",
-    };
-    match perplexity {
-        p if p >= 1e6 => format!("{p:.2e} ±{error:.0e}{star}"),
-        p if p >= 100.0 => format!("{p:.1} ±{error:.1}{star}"),
-        p => format!("{p:.3} ±{error:.3}{star}"),
-    }
 }
 
 /// A finished cell, for a log.
@@ -233,6 +96,7 @@ fn write_perplexity(dir: &Path, records: &[Record], config: &RunConfig) -> Resul
             table.protocol.name(),
             table.detail,
         )?;
+        text.push_str(&published::note(table.published));
     }
     write_whole(&dir.join("table.md"), text.as_bytes())?;
     write_csv(&dir.join("table.csv"), &tables)?;
@@ -286,10 +150,22 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             Curve {
                 name: method.to_owned(),
                 points: found.filter_map(point).collect(),
-                floor: false,
+                kind: CurveKind::Method,
             }
         })
         .collect();
+    curves.extend(table.published.iter().map(|published| {
+        let method = published.method.as_deref();
+        Curve {
+            name: published.label(),
+            points: (published.perplexity.iter())
+                .map(|(&length, &perplexity)| (length, perplexity, 0.0))
+                .collect(),
+            kind: CurveKind::Published {
+                method: table.methods.iter().position(|&name| Some(name) == method),
+            },
+        }
+    }));
     if !table.floors.is_empty() {
         let lengths = table.lengths.iter();
         let floors = lengths.filter_map(|&length| table.floor(length));
@@ -298,7 +174,7 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             points: floors
                 .map(|floor| (floor.length, floor.perplexity(), 0.0))
                 .collect(),
-            floor: true,
+            kind: CurveKind::Floor,
         });
     }
     if curves.iter().all(|curve| curve.points.is_empty()) {
@@ -332,72 +208,4 @@ pub fn file_name(path: &str) -> &str {
         .rsplit('/')
         .next()
         .unwrap_or(path)
-}
-
-fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record([
-        "protocol",
-        "method",
-        "length",
-        "perplexity",
-        "nll",
-        "nll_se",
-        "se_over",
-        "windows",
-        "fed",
-        "scored",
-        "pass_length",
-        "seconds",
-        "tokens_per_second",
-        "peak_bytes",
-    ])?;
-    let optional = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
-    for table in tables {
-        for &method in &table.methods {
-            for record in table
-                .lengths
-                .iter()
-                .filter_map(|&length| table.record(method, length))
-            {
-                csv.write_record([
-                    table.protocol.name().to_owned(),
-                    method.to_owned(),
-                    record.length.to_string(),
-                    optional(record.perplexity),
-                    optional(record.nll),
-                    optional(record.nll_se),
-                    record.se_over.name().to_owned(),
-                    record.windows.to_string(),
-                    record.fed.to_string(),
-                    record.scored.to_string(),
-                    record.pass_length.to_string(),
-                    record.seconds.to_string(),
-                    record.tokens_per_second.to_string(),
-                    record.peak_bytes.to_string(),
-                ])?;
-            }
-        }
-        let floors = table.lengths.iter();
-        for floor in floors.filter_map(|&length| table.floor(length)) {
-            let none = String::new;
-            csv.write_record([
-                table.protocol.name().to_owned(),
-                floor::ROW.to_owned(),
-                floor.length.to_string(),
-                floor.perplexity().to_string(),
-                floor.nll.to_string(),
-                none(),
-                none(),
-                floor.windows.to_string(),
-                floor.fed.to_string(),
-                floor.scored.to_string(),
-                none(),
-                none(),
-                none(),
-                none(),
-            ])?;
-        }
-    }
-    write_whole(path, &csv.into_inner().context("table.csv")?)
 }

@@ -27,7 +27,10 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     let out = out.unwrap_or_else(|| {
         Path::new("runs").join(path.file_stem().unwrap_or_else(|| "run".as_ref()))
     });
-    let checkpoint = open::checkpoint(&config.model.path)?;
+    let mut checkpoint = open::checkpoint(&config.model.path)?;
+    if let Some(trained) = config.model.trained {
+        checkpoint.set_trained(trained);
+    }
     let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
     let vocabulary = checkpoint.config.vocab_size;
     if tokenizer.vocab_size() + VOCABULARY_SLACK < vocabulary {

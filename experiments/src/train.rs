@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod figure;
 mod log;
 mod mixture;
 mod probe;
@@ -144,6 +145,7 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
         }
         if done.is_multiple_of(config.schedule.save_every) || done == steps {
             State::save(&out, &trainer, done)?;
+            log.report(&out, &config)?;
         }
     }
     bar.finish_and_clear();
@@ -152,6 +154,7 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     let vocabulary =
         std::fs::read(&config.tokenizer).with_context(|| config.tokenizer.display().to_string())?;
     write_whole(&folder.join("qwen.tiktoken"), &vocabulary)?;
+    // Once more, for a training that had ended already.
     log.report(&out, &config)?;
     crate::print(&format!(
         "{}\nwritten to {}\n",

@@ -148,6 +148,15 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Takes another trained length than `config.json` has, before any weights are read. The digest is then that of
+    /// a folder which says so itself.
+    pub fn set_trained(&mut self, trained: usize) {
+        self.config.trained = trained;
+        self.digest = blake3::Hasher::new();
+        let config = self.config.to_json().to_string();
+        self.digest.update(config.as_bytes());
+    }
+
     /// Checks names, shapes and types against the config, before any value is read.
     fn check_tensors(&mut self) -> Result<(), ModelError> {
         let expected: BTreeMap<String, Vec<usize>> = self.config.tensors().into_iter().collect();

@@ -13,7 +13,36 @@ const AXIS_EM: f64 = 42.0;
 /// Size of tick labels and remarks.
 pub const LABEL_EM: f64 = 38.0;
 
-/// The rectangle of the plot on the page, and the logarithms at its edges.
+/// An axis: the values at its ends, and whether it is logarithmic.
+#[derive(Clone, Copy)]
+pub struct Axis {
+    /// Value at the left or lower end.
+    pub from: f64,
+    /// Value at the right or upper end.
+    pub to: f64,
+    /// Logarithmic; both ends are above 0.
+    pub log: bool,
+}
+
+impl Axis {
+    /// Where a value stands: 0 at the beginning, 1 at the end.
+    fn share(&self, value: f64) -> f64 {
+        let scale = |value: f64| if self.log { value.ln() } else { value };
+        (scale(value) - scale(self.from)) / (scale(self.to) - scale(self.from))
+    }
+}
+
+/// A labelled place on an axis. Where labels would touch, those of low rank are shown.
+pub struct Tick {
+    /// Where.
+    pub value: f64,
+    /// What is written there.
+    pub label: String,
+    /// Rank of the label.
+    pub rank: u8,
+}
+
+/// The rectangle of the plot on the page, and its axes.
 pub struct Plot {
     /// Left edge.
     pub left: f64,
@@ -23,27 +52,25 @@ pub struct Plot {
     pub top: f64,
     /// Lower edge.
     pub bottom: f64,
-    /// Logarithms to base 2 of the lengths at the left and the right edge.
-    pub x: (f64, f64),
-    /// Natural logarithms of the perplexities at the lower and the upper edge.
-    pub y: (f64, f64),
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
 }
 
 impl Plot {
-    /// Where a length stands.
-    pub fn x(&self, length: usize) -> f64 {
-        let share = ((length.max(1) as f64).log2() - self.x.0) / (self.x.1 - self.x.0);
-        self.left + share * (self.right - self.left)
+    /// Where a value of the horizontal axis stands.
+    pub fn x(&self, value: f64) -> f64 {
+        self.left + self.x.share(value) * (self.right - self.left)
     }
 
-    /// Where a perplexity stands; outside the plot, at its edge.
-    pub fn y(&self, perplexity: f64) -> f64 {
-        let share = (perplexity.ln() - self.y.0) / (self.y.1 - self.y.0);
-        self.bottom - share.clamp(0.0, 1.0) * (self.bottom - self.top)
+    /// Where a value of the vertical axis stands; outside the plot, at its edge.
+    pub fn y(&self, value: f64) -> f64 {
+        self.bottom - self.y.share(value).clamp(0.0, 1.0) * (self.bottom - self.top)
     }
 
-    /// Draws frame, grid, ticks, labels and titles.
-    pub fn paint(&self, canvas: &mut Canvas, ticks: &[(f64, String)], lengths: &[usize]) {
+    /// Draws frame, grid, ticks, labels and the title of the vertical axis.
+    pub fn paint(&self, canvas: &mut Canvas, x_ticks: &[Tick], y_ticks: &[Tick], y_title: &str) {
         let Plot {
             left,
             right,
@@ -51,59 +78,41 @@ impl Plot {
             bottom,
             ..
         } = *self;
-        for (value, label) in ticks {
-            let y = self.y(*value);
+        for tick in y_ticks {
+            let y = self.y(tick.value);
             canvas.line(&[(left, y), (right, y)], GRID, 2.0);
-            canvas.text(label, (left - 18.0, y + 13.0), LABEL_EM, INK, End);
+            canvas.text(&tick.label, (left - 18.0, y + 13.0), LABEL_EM, INK, End);
         }
         // Small ticks show that the axis is logarithmic where it spans enough for that.
-        if (2.0..25.0).contains(&(self.y.1 - self.y.0)) {
-            for value in decades(self.y.0.exp(), self.y.1.exp(), &[1, 2, 3, 4, 5, 6, 7, 8, 9]) {
-                canvas.line(
-                    &[(left - 8.0, self.y(value)), (left, self.y(value))],
-                    INK,
-                    2.0,
-                );
+        let (from, to) = (self.y.from, self.y.to);
+        if self.y.log && (2.0..25.0).contains(&(to.ln() - from.ln())) {
+            for value in decades(from, to, &[1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+                let y = self.y(value);
+                canvas.line(&[(left - 8.0, y), (left, y)], INK, 2.0);
             }
         }
-        let labels = lengths.iter().map(|&length| {
-            let plain = length != lengths[0] && !length.is_power_of_two();
-            (
-                self.x(length),
-                canvas.width(&length_label(length), LABEL_EM),
-                u8::from(plain),
-            )
+        let labels = x_ticks.iter().map(|tick| {
+            let width = canvas.width(&tick.label, LABEL_EM);
+            (self.x(tick.value), width, tick.rank)
         });
-        for (&length, shown) in lengths
-            .iter()
-            .zip(spread(&labels.collect::<Vec<_>>(), 16.0))
-        {
-            let x = self.x(length);
+        let shown = spread(&labels.collect::<Vec<_>>(), 16.0);
+        for (tick, shown) in x_ticks.iter().zip(shown) {
+            let x = self.x(tick.value);
             canvas.line(&[(x, bottom), (x, bottom + 10.0)], INK, 2.0);
             if shown {
                 canvas.line(&[(x, top), (x, bottom)], GRID, 2.0);
-                canvas.text(
-                    &length_label(length),
-                    (x, bottom + 48.0),
-                    LABEL_EM,
-                    INK,
-                    Middle,
-                );
+                canvas.text(&tick.label, (x, bottom + 48.0), LABEL_EM, INK, Middle);
             }
         }
-        let corners = [(left, top), (right, top), (right, bottom), (left, bottom)];
-        for side in 0..4 {
-            canvas.line(&[corners[side], corners[(side + 1) % 4]], INK, 3.0);
-        }
-        let (across, up) = ((left + right) / 2.0, (top + bottom) / 2.0);
-        canvas.text(
-            "context length (tokens)",
-            (across, bottom + 96.0),
-            AXIS_EM,
-            INK,
-            Middle,
-        );
-        canvas.text("perplexity", (54.0, up), AXIS_EM, INK, MiddleUpwards);
+        canvas.frame((left, top), (right, bottom), INK, 3.0);
+        let up = (top + bottom) / 2.0;
+        canvas.text(y_title, (54.0, up), AXIS_EM, INK, MiddleUpwards);
+    }
+
+    /// Writes the title of the horizontal axis, below the labels.
+    pub fn paint_x_title(&self, canvas: &mut Canvas, title: &str) {
+        let across = (self.left + self.right) / 2.0;
+        canvas.text(title, (across, self.bottom + 96.0), AXIS_EM, INK, Middle);
     }
 }
 
@@ -139,9 +148,8 @@ fn decades(low: f64, high: f64, digits: &[u8]) -> Vec<f64> {
     all.filter(|value| (low..=high).contains(value)).collect()
 }
 
-/// Perplexities to label between two: powers of ten if they are enough, else 1-2-5 steps, else
-/// even steps.
-pub fn y_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
+/// Ticks of a logarithmic axis: powers of ten if they are enough, else 1-2-5 steps, else even steps.
+pub fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
     for digits in [&[1][..], &[1, 2, 5]] {
         let values = decades(low, high, digits);
         if values.len() >= 4 {
@@ -150,23 +158,30 @@ pub fn y_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
                 0 if v > 99_999.0 => format!("{v:.0e}"),
                 digits => format!("{v:.digits$}"),
             };
-            return values
-                .into_iter()
-                .step_by(every)
-                .map(|v| (v, label(v)))
-                .collect();
+            let values = values.into_iter().step_by(every);
+            return values.map(|v| tick(v, label(v))).collect();
         }
     }
+    even_ticks(low, high)
+}
+
+/// Ticks of a linear axis: four or more, a round number apart.
+pub fn even_ticks(low: f64, high: f64) -> Vec<Tick> {
     let exponents = (-12..=(high - low).log10().ceil() as i32).rev();
     for (e, digit) in exponents.flat_map(|e| [5.0, 2.0, 1.0].map(|digit| (e, digit))) {
         let (step, digits) = (digit * 10f64.powi(e), -e.min(0) as usize);
         let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
         if last - first >= 3 {
             let values = (first..=last).map(|i| i as f64 * step);
-            return values.map(|v| (v, format!("{v:.digits$}"))).collect();
+            return values.map(|v| tick(v, format!("{v:.digits$}"))).collect();
         }
     }
     Vec::new()
+}
+
+fn tick(value: f64, label: String) -> Tick {
+    let rank = 0;
+    Tick { value, label, rank }
 }
 
 #[cfg(test)]
@@ -174,7 +189,7 @@ mod tests {
     use super::*;
 
     fn labels(low: f64, high: f64) -> String {
-        let labels: Vec<String> = y_ticks(low, high).into_iter().map(|tick| tick.1).collect();
+        let labels: Vec<String> = log_ticks(low, high).into_iter().map(|t| t.label).collect();
         labels.join(" ")
     }
 
@@ -206,7 +221,7 @@ mod tests {
             (5.0, 5.0),
             (9e15, 9.000001e15),
         ] {
-            assert!(y_ticks(low, high).len() <= 12);
+            assert!(log_ticks(low, high).len() <= 12);
         }
     }
 

@@ -122,13 +122,7 @@ fn paint(figure: &HeatFigure) -> Result<Canvas> {
     let page = layout.page(figure.panels.len());
     let mut canvas = Canvas::of_size(page)?;
     let (left, right) = (MARGIN.0, f64::from(PAGE.0) - MARGIN.1);
-    let mut top = 14.0;
-    for (text, em, ink) in [(&figure.title, 46.0, INK), (&figure.subtitle, 36.0, GREY)] {
-        let em = (em * (right - left) / canvas.width(text, em).max(1.0)).clamp(em * 0.75, em);
-        let text = canvas.fit(text, em, right - left);
-        top += em * 1.3;
-        canvas.text(&text, (left, top - 0.3 * em), em, ink, Start);
-    }
+    canvas.heading([&figure.title, &figure.subtitle], (left, right), 14.0);
     for (i, panel) in figure.panels.iter().enumerate() {
         let (row, column) = ((i / layout.columns) as f64, i % layout.columns);
         let place = Place {

@@ -77,6 +77,29 @@ pub fn floor() -> Style {
     }
 }
 
+/// How a published curve is drawn: thin and dashed, in the paler colour of the method that it belongs to, or
+/// grey; each marker smaller than the one before. Methods are among the `count`.
+pub fn published(index: usize, count: usize, method: Option<usize>) -> Style {
+    let late = index as f64 / count.saturating_sub(1).max(3) as f64;
+    let colour = match method {
+        Some(method) => pale(style(method, 1).colour, 0.65),
+        None => RGBColor(140, 140, 140),
+    };
+    Style {
+        colour,
+        dash: &[14.0, 10.0],
+        marker: &STYLES[method.unwrap_or(index) % STYLES.len()].1,
+        width: 3.0,
+        radius: 19.0 - 12.0 * late,
+    }
+}
+
+/// A share of a colour mixed with the paper's.
+pub fn pale(RGBColor(r, g, b): RGBColor, share: f64) -> RGBColor {
+    let mix = |channel: u8| 255 - (f64::from(255 - channel) * share) as u8;
+    RGBColor(mix(r), mix(g), mix(b))
+}
+
 impl Canvas {
     /// A line with a pattern of strokes and gaps.
     pub fn dashed(&mut self, path: &[Point], pattern: &[f64], colour: RGBColor, width: f64) {

@@ -10,8 +10,11 @@ use longspan_model::StepLoss;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
+use super::figure::figure;
 use super::probe::Probed;
 use crate::log;
+use crate::plot::draw_losses;
+use crate::report;
 
 /// Averages over the steps since the line before.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -206,7 +209,18 @@ impl Log {
     }
 
     /// Writes the figure of the losses.
-    pub fn report(&self, _out: &Path, _config: &TrainConfig) -> Result<()> {
-        Ok(())
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn report(&self, out: &Path, config: &TrainConfig) -> Result<()> {
+        let name = report::file_name(&out.to_string_lossy()).to_owned();
+        match figure(&name, &self.lines, config) {
+            Some(figure) => draw_losses(&figure, &out.join("loss.svg"), &out.join("loss.png"))
+                .context("drawing the figure of the losses"),
+            None => {
+                crate::tell("warning: no finite loss in train.jsonl: no figure");
+                Ok(())
+            }
+        }
     }
 }
