@@ -61,6 +61,9 @@ pub struct Needle {
     /// Texts to hide. The first [`Needle::values`]`.len()` are asked for and stand in the haystack in
     /// this order; the rest may stand anywhere. [`Needle::depths`] places all.
     pub needles: Vec<String>,
+    /// What the needles are about: the key of those asked for, then one for each of the rest. Empty if
+    /// needles have none.
+    pub keys: Vec<String>,
     /// The question.
     pub question: String,
     /// The answer.
@@ -320,17 +323,18 @@ impl NeedleTask {
         // One key for all that are asked for, one for each of the others.
         let keys = match self.needle.contains("{key}") {
             true => (self.keys()).draw_different(self.needles - self.asked + 1, rng),
-            false => vec![String::new()],
+            false => Vec::new(),
         };
         let values = self.value.draw_different(self.needles, rng);
-        let key_of = |i: usize| &keys[(i + 1).saturating_sub(self.asked).min(keys.len() - 1)];
+        let key = |i: usize| keys.get(i).map_or("", String::as_str);
+        let key_of = |i: usize| key((i + 1).saturating_sub(self.asked));
         let needles = values.iter().enumerate().map(|(i, value)| {
             let text = self.needle.replace("{key}", key_of(i));
             text.replace("{value}", value)
         });
         let needles = needles.collect();
         let asked = values[..self.asked].to_vec();
-        let answer = self.answer.replace("{key}", &keys[0]);
+        let answer = self.answer.replace("{key}", key(0));
         let (before, after) = (answer.split_once("{value}")).expect("`check` passed");
         let mut answer = before.to_owned();
         let mut value_ends = Vec::new();
@@ -344,7 +348,8 @@ impl NeedleTask {
         answer += after;
         Needle {
             needles,
-            question: self.question.replace("{key}", &keys[0]),
+            question: self.question.replace("{key}", key(0)),
+            keys,
             answer,
             values: asked,
             value_ends,

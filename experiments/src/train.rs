@@ -1,10 +1,13 @@
 //! `longspan train`: a model from scratch, in the same architecture and folder layout as the published ones.
 
+mod check;
 mod config;
 mod figure;
 mod log;
 mod mixture;
 mod probe;
+mod state;
+mod text;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,6 +24,7 @@ use config::TrainConfig;
 use log::{Entry, Log};
 use mixture::Mixture;
 use probe::Prober;
+use state::State;
 
 /// Steps of each phase that are run to find how many fit into the minutes given.
 const MEASURED_STEPS: u64 = 6;
@@ -36,7 +40,9 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     let stored = out.join("config.toml");
     let before: Option<TrainConfig> = match stored.exists() {
-        true => Some(TrainConfig::load(&stored, &[])?),
+        true => Some(TrainConfig::load(&stored, &[]).context(
+            "this folder has a config that is none of a training of this version; give another one with --out",
+        )?),
         false => None,
     };
     if let Some(before) = &before {
@@ -71,17 +77,13 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     };
     config.schedule.steps = Some(steps);
     config.schedule.minutes = None;
-    ensure!(
-        config.schedule.warmup < steps,
-        "schedule.warmup = {} of steps = {steps}; warm up in fewer steps",
-        config.schedule.warmup
-    );
-    write_whole(&stored, toml::to_string(&config)?.as_bytes())?;
+    config.schedule.check_warmup(steps)?;
 
     let mut log = Log::open(&out)?;
-    let state = newest_state(&out, log.saved_step())?;
+    write_whole(&stored, toml::to_string(&config)?.as_bytes())?;
+    let state = State::newest(&out)?;
     let mut trainer = match &state {
-        Some((folder, _)) => Trainer::resume(folder, &config.optimizer, &device)?,
+        Some(state) => state.resume(&config, &model, &device)?,
         None => Trainer::new(
             model,
             &config.initial,
@@ -90,7 +92,21 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             &device,
         ),
     };
-    let start = state.as_ref().map_or(0, |(_, step)| *step);
+    let start = state.map_or(0, |state| state.step);
+    let logged = log.last_step();
+    ensure!(
+        start > 0 || logged <= config.schedule.save_every && !out.join("model").exists(),
+        "{}: holds a model or steps up to {logged} in train.jsonl, but no state to go on from; put the folder \
+         state back, or give another folder with --out",
+        out.display()
+    );
+    if logged < start {
+        crate::tell(format_args!(
+            "warning: {}: the state is of step {start}, train.jsonl ends at step {logged}: what is between \
+             is missing in it and in its sums",
+            out.display()
+        ));
+    }
     log.rewind(start)?;
     if start > 0 {
         crate::tell(format_args!("going on after step {start} of {steps}"));
@@ -128,7 +144,7 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
             log.append(line)?;
         }
         if done.is_multiple_of(config.schedule.save_every) || done == steps {
-            save(&out, &trainer, done)?;
+            State::save(&out, &trainer, done)?;
             log.report(&out, &config)?;
         }
     }
@@ -180,7 +196,9 @@ fn measure(
                 began = Instant::now();
             }
             let (batches, _, attention) = mixture.batches(config, step, SCALE, tokenizer);
-            trainer.step(&batches, &phase.attention[attention].method, 1e-6)?;
+            // Rounded, the first steps may belong to the phase before.
+            let attention = &config.phase(step, SCALE).attention[attention];
+            trainer.step(&batches, &attention.method, 1e-6)?;
         }
         let seconds = began.elapsed().as_secs_f64() / MEASURED_STEPS as f64;
         per_step += seconds * (phase.until - start);
@@ -195,44 +213,4 @@ fn measure(
         "{minutes} minutes at {per_step:.3} s a step: {steps} steps"
     ));
     Ok(steps)
-}
-
-/// Folder of the state after a step. Two states take turns, so that one is always whole.
-fn state_folder(out: &Path, step: u64) -> PathBuf {
-    out.join("state").join(format!("step-{step}"))
-}
-
-fn save(out: &Path, trainer: &Trainer, step: u64) -> Result<()> {
-    let folder = state_folder(out, step);
-    let half = folder.with_extension("half");
-    if half.exists() {
-        std::fs::remove_dir_all(&half).with_context(|| half.display().to_string())?;
-    }
-    trainer.save(&half)?;
-    std::fs::rename(&half, &folder).with_context(|| folder.display().to_string())?;
-    for entry in std::fs::read_dir(out.join("state"))?.flatten() {
-        if entry.path() != folder {
-            std::fs::remove_dir_all(entry.path())
-                .with_context(|| entry.path().display().to_string())?;
-        }
-    }
-    Ok(())
-}
-
-/// The last whole state whose steps are all in the log, and its step.
-fn newest_state(out: &Path, logged: u64) -> Result<Option<(PathBuf, u64)>> {
-    let folder = out.join("state");
-    let mut found = None;
-    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let step = name
-            .strip_prefix("step-")
-            .and_then(|step| step.parse::<u64>().ok());
-        if let Some(step) = step.filter(|&step| step <= logged)
-            && found.as_ref().is_none_or(|(_, newest)| step > *newest)
-        {
-            found = Some((entry.path(), step));
-        }
-    }
-    Ok(found)
 }

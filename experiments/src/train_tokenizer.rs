@@ -11,7 +11,7 @@ use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder};
+use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 
 use crate::records::write_whole;
 
@@ -41,24 +41,29 @@ pub fn train_tokenizer(args: &Args) -> Result<()> {
         "{}: exists already; give another file",
         args.out.display()
     );
+    let folder = args
+        .out
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    ensure!(
+        folder.is_none_or(|folder| folder.is_dir()),
+        "{}: its folder does not exist; make it first",
+        args.out.display()
+    );
     let mut documents = Vec::new();
     for path in &args.text {
         let before = documents.len();
         read(path, args, &mut documents)?;
         ensure!(documents.len() > before, "{path}: no text");
     }
-    let ranks = learn(documents, args.size as usize)?;
+    let ranks = ranks(&learn(documents, args.size as usize)?)?;
     ensure!(
         ranks.len() == args.size as usize,
         "the texts give only {} tokens of {}; give more text or a smaller --size",
         ranks.len(),
         args.size
     );
-    let lines = ranks.iter().enumerate();
-    let file: String = lines
-        .map(|(rank, token)| format!("{} {rank}\n", STANDARD.encode(token)))
-        .collect();
-    write_whole(&args.out, file.as_bytes())?;
+    write_whole(&args.out, vocabulary(&ranks).as_bytes())?;
     let tokenizer = Tokenizer::from_file(&args.out)?;
     crate::tell(format_args!(
         "wrote {}: {} tokens, {} with the special ones",
@@ -93,8 +98,18 @@ fn read(path: &str, args: &Args, documents: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// The tokens' bytes by rank: all single bytes, then merges in the order in which they were learned.
-fn learn(documents: Vec<String>, size: usize) -> Result<Vec<Vec<u8>>> {
+/// The file of a vocabulary: a line per token, its bytes in base64 and its rank.
+fn vocabulary(ranks: &[Vec<u8>]) -> String {
+    let lines = ranks.iter().enumerate();
+    lines
+        .map(|(rank, token)| format!("{} {rank}\n", STANDARD.encode(token)))
+        .collect()
+}
+
+type Learned = TokenizerImpl<BPE, NFC, Sequence, ByteLevel, ByteLevel>;
+
+/// Learns merges within the pieces that Qwen's pattern cuts.
+fn learn(documents: Vec<String>, size: usize) -> Result<Learned> {
     let failed = |error: tokenizers::Error| anyhow::anyhow!("training the vocabulary: {error}");
     let pattern = SplitPattern::Regex(SPLIT.to_owned());
     let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
@@ -116,6 +131,11 @@ fn learn(documents: Vec<String>, size: usize) -> Result<Vec<Vec<u8>>> {
     tokenizer
         .train(&mut trainer, documents.into_iter())
         .map_err(failed)?;
+    Ok(tokenizer)
+}
+
+/// The tokens' bytes by rank: all single bytes, then merges in the order in which they were learned.
+fn ranks(tokenizer: &Learned) -> Result<Vec<Vec<u8>>> {
     let mut ranks: Vec<(u32, String)> = (tokenizer.get_vocab(false).into_iter())
         .map(|(token, id)| (id, token))
         .collect();
@@ -166,13 +186,35 @@ mod tests {
     #[test]
     fn learned_ranks_are_used_as_learned() {
         let text = "the theorem \\alpha 2024 and the theory ".repeat(50);
-        let ranks = learn(vec![text], 280).unwrap();
-        assert_eq!(ranks.len(), 280);
+        let ranks = ranks(&learn(vec![text], 270).unwrap()).unwrap();
+        assert_eq!(ranks.len(), 270);
         let single = ranks[..256].iter().all(|token| token.len() == 1);
         assert!(single);
         assert!(ranks.contains(&b" the".to_vec()));
         // Digits are pieces of their own.
         let digits = |token: &Vec<u8>| token.iter().filter(|b| b.is_ascii_digit()).count();
         assert!(ranks.iter().all(|token| digits(token) <= 1));
+    }
+
+    /// Our tokenizer merges by the rank of the result, the trainer by the merge it learned: the same ids.
+    #[test]
+    fn the_tokenizer_encodes_as_the_trainer_meant() {
+        let texts: Vec<String> = training_articles(1).take(2).map(|a| a.text).collect();
+        let learned = learn(vec![texts[0].clone()], 900).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("qwen.tiktoken");
+        std::fs::write(&path, vocabulary(&ranks(&learned).unwrap())).unwrap();
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        assert_eq!(tokenizer.ranks(), 900);
+        let latex = "\\begin{equation}\\label{eq:2.1}\n  \\sum_{i=1}^{n} x_i^{2}  \\leq \\|f\\|_{L^p(\\Omega)},\r\n\
+                     \\end{equation}\n\n% Poincar\u{e9}'s lemma, e\u{301}tale; it'll don't 2024 \u{6570}\u{5b66} \u{1f600}\t\tend  ";
+        for text in [texts[1].as_str(), latex] {
+            let meant = learned.encode(text, false).unwrap();
+            let ids = tokenizer.encode(text);
+            assert!(ids.len() < text.len());
+            assert!(ids == meant.get_ids(), "{:?}", &text[..60]);
+            let normal = text.replace("e\u{301}", "\u{e9}");
+            assert_eq!(tokenizer.decode(&ids).unwrap(), normal);
+        }
     }
 }

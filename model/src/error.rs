@@ -154,7 +154,7 @@ pub enum ModelError {
         dtype: &'static str,
     },
     /// The optimiser's state of a run that should go on.
-    #[error("{path}: {message}; the optimiser's state cannot be used, start the training again")]
+    #[error("{path}: {message}")]
     OptimizerState {
         /// The file.
         path: PathBuf,
@@ -165,10 +165,14 @@ pub enum ModelError {
     #[error(transparent)]
     Plan(#[from] longspan_attention::PlanError),
     /// Training diverged.
-    #[error("the loss is {loss}; lower the learning rate or warm up longer")]
-    LossNotFinite {
+    #[error(
+        "the loss is {loss}, the norm of its gradient {gradient_norm}; lower the learning rate or warm up longer"
+    )]
+    Diverged {
         /// The loss, nats.
         loss: f64,
+        /// Norm of the gradient.
+        gradient_norm: f64,
     },
     /// A token id that the model does not know.
     #[error(

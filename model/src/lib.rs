@@ -7,6 +7,7 @@
 mod checkpoint;
 mod config;
 mod error;
+mod initial;
 mod qwen;
 mod train;
 mod write;
@@ -14,6 +15,7 @@ mod write;
 pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{QwenConfig, Shape};
 pub use error::ModelError;
+pub use initial::Initial;
 pub use qwen::{PassPlan, Qwen};
-pub use train::{Initial, Optimizer, Sequence, StepLoss, Trainer};
+pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};

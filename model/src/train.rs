@@ -10,60 +10,24 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use longspan_attention::{LayerPlan, Method, PlanError};
 use longspan_kernels::PlanTensors;
 use longspan_rope::Length;
-use rand::rngs::Xoshiro256PlusPlus;
-use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::initial::Drawn;
 use crate::qwen::{PassPlan, Source, Stored};
-use crate::{Checkpoint, ModelError, Qwen, QwenConfig, WeightType, write_checkpoint};
-
-/// What the parameters are before the first step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Initial {
-    /// Standard deviation of the matrices. Those that write into the residual stream have
-    /// `1 / sqrt(2 layers)` of it (GPT-2).
-    pub matrices: f64,
-    /// Standard deviation of the embedding.
-    pub embedding: f64,
-    /// Standard deviation of the head, which starts as a copy of the embedding scaled to it, so that
-    /// what a head copies is read out from the start.
-    pub head: f64,
-    /// Offsets of positional heads, layer by layer: heads whose query and key biases make them attend
-    /// `offset` tokens back before anything is learned. A head that sees the previous token is the first half of
-    /// an induction circuit (arXiv 2209.11895), and the one that takes long to form.
-    pub offsets: Vec<Vec<usize>>,
-    /// Length of the biases of a positional head in each of its planes.
-    pub offset_bias: f64,
-    /// Planes of a positional head that have a bias: the fastest ones.
-    pub offset_planes: usize,
-}
-
-impl Default for Initial {
-    fn default() -> Self {
-        Initial {
-            matrices: 0.02,
-            embedding: 0.02,
-            head: 0.02,
-            offsets: Vec::new(),
-            offset_bias: 5.0,
-            offset_planes: 6,
-        }
-    }
-}
+use crate::{Checkpoint, Initial, ModelError, Qwen, QwenConfig, WeightType, write_checkpoint};
 
 /// Settings of AdamW (arXiv 1711.05101). Weight decay is of matrices only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
     /// Decay of the first moment.
-    pub beta_1: f32,
+    pub beta_1: f64,
     /// Decay of the second moment.
-    pub beta_2: f32,
+    pub beta_2: f64,
     /// Added to the root of the second moment.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// Decoupled weight decay, per step and unit of learning rate.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Largest norm of the whole gradient; a longer one is scaled down to it.
     pub clip: f64,
 }
@@ -119,13 +83,7 @@ impl Trainer {
         device: &Device,
     ) -> Self {
         let device = device.clone().autodiff();
-        let mut source = Drawn {
-            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
-            config: config.clone(),
-            initial,
-            embedding: None,
-            device: &device,
-        };
+        let mut source = Drawn::new(config.clone(), initial, seed, &device);
         let model = Qwen::assemble(config, &mut source, WeightType::F32, &device)
             .expect("drawing parameters cannot fail");
         Trainer::with_model(model, optimizer)
@@ -163,12 +121,12 @@ impl Trainer {
     }
 
     fn with_model(model: Qwen, settings: &Optimizer) -> Self {
-        let adamw = |weight_decay: f32| {
+        let adamw = |weight_decay: f64| {
             AdamWConfig::new()
-                .with_beta_1(settings.beta_1)
-                .with_beta_2(settings.beta_2)
-                .with_epsilon(settings.epsilon)
-                .with_weight_decay(weight_decay)
+                .with_beta_1(settings.beta_1 as f32)
+                .with_beta_2(settings.beta_2 as f32)
+                .with_epsilon(settings.epsilon as f32)
+                .with_weight_decay(weight_decay as f32)
                 .build()
         };
         let mut matrices = MatrixIds::default();
@@ -189,7 +147,8 @@ impl Trainer {
     /// method has it. All sequences of a batch have one length.
     ///
     /// # Errors
-    /// A method that does not fit the model; a token outside the vocabulary; a loss that is not finite, after which the model is spoiled.
+    /// A method that does not fit the model; a token outside the vocabulary; a loss or a gradient that is not finite.
+    /// The parameters are then as before the step.
     pub fn step(
         &mut self,
         batches: &[Vec<Sequence>],
@@ -217,9 +176,6 @@ impl Trainer {
             let gradients = GradientsParams::from_grads(scalar.backward(), &self.model);
             accumulated.accumulate(&self.model, gradients);
         }
-        if !loss.is_finite() {
-            return Err(ModelError::LossNotFinite { loss });
-        }
         let mut gradients = accumulated.grads();
         let mut norm = SquaredNorm {
             gradients: &gradients,
@@ -227,6 +183,12 @@ impl Trainer {
         };
         self.model.visit(&mut norm);
         let gradient_norm = norm.sum.sqrt();
+        if !(loss.is_finite() && gradient_norm.is_finite()) {
+            return Err(ModelError::Diverged {
+                loss,
+                gradient_norm,
+            });
+        }
         if gradient_norm > self.clip {
             self.model.visit(&mut Scale {
                 gradients: &mut gradients,
@@ -283,6 +245,11 @@ impl Trainer {
         })
     }
 
+    /// The model's shape.
+    pub fn config(&self) -> &QwenConfig {
+        self.model.config()
+    }
+
     /// The model as it is now, for evaluation.
     pub fn model(&self) -> Qwen {
         self.model.evaluated()
@@ -313,79 +280,6 @@ impl Trainer {
         let mut values = Values::default();
         self.model.visit(&mut values);
         write_checkpoint(folder, self.model.config(), values.0, dtype)
-    }
-}
-
-/// Parameters drawn one by one.
-struct Drawn<'a> {
-    rng: Xoshiro256PlusPlus,
-    config: QwenConfig,
-    initial: &'a Initial,
-    embedding: Option<Vec<f32>>,
-    device: &'a Device,
-}
-
-impl Drawn<'_> {
-    /// Normally distributed, by Box and Muller.
-    fn normal(&mut self, len: usize, deviation: f64) -> Vec<f32> {
-        let mut values = Vec::with_capacity(len + 1);
-        while values.len() < len {
-            let radius = (-2.0 * (1.0 - self.rng.random::<f64>()).ln()).sqrt();
-            let (sin, cos) = (std::f64::consts::TAU * self.rng.random::<f64>()).sin_cos();
-            values.extend([cos, sin].map(|x| (deviation * radius * x) as f32));
-        }
-        values.truncate(len);
-        values
-    }
-
-    /// Biases of q, k and v, side by side. A query at `i` and a key at `j` of a head with offset `o` get
-    /// the logit `sum over planes of bias^2 cos((i - j - o) theta)`, largest at `j = i - o`.
-    fn attention_bias(&self, layer: usize) -> Vec<f32> {
-        let (width, d) = (self.config.hidden_size, self.config.head_dim);
-        let mut bias = vec![0f32; 3 * width];
-        let offsets = self.initial.offsets.get(layer).into_iter().flatten();
-        for (head, &offset) in offsets.enumerate().take(self.config.heads) {
-            let (q, k) = (head * d, width + head * d);
-            for plane in 0..self.initial.offset_planes.min(d / 2) {
-                let theta = self.config.rope_base.powf(-2.0 * plane as f64 / d as f64);
-                let (sin, cos) = (offset as f64 * theta).sin_cos();
-                bias[q + plane] = (self.initial.offset_bias * cos) as f32;
-                bias[q + d / 2 + plane] = (-self.initial.offset_bias * sin) as f32;
-                bias[k + plane] = self.initial.offset_bias as f32;
-            }
-        }
-        bias
-    }
-}
-
-impl Source for Drawn<'_> {
-    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
-        let (_, shape) = (self.config.tensors().into_iter())
-            .find(|tensor| tensor.0 == name)
-            .expect("a model asks for its own tensors");
-        let len = shape.iter().product();
-        let layer = || name.split('.').nth(2).and_then(|layer| layer.parse().ok());
-        let values = match name {
-            _ if name.ends_with("wte.weight") => {
-                let values = self.normal(len, self.initial.embedding);
-                self.embedding = Some(values.clone());
-                values
-            }
-            "lm_head.weight" => {
-                let scale = (self.initial.head / self.initial.embedding) as f32;
-                let embedding = self.embedding.take().expect("the embedding comes first");
-                embedding.into_iter().map(|x| scale * x).collect()
-            }
-            _ if name.ends_with("bias") => self.attention_bias(layer().expect("h.LAYER")),
-            _ if D == 1 => vec![1.0; len],
-            _ if name.ends_with("c_proj.weight") => {
-                let residual = (2.0 * self.config.layers as f64).sqrt();
-                self.normal(len, self.initial.matrices / residual)
-            }
-            _ => self.normal(len, self.initial.matrices),
-        };
-        let data = TensorData::new(values, shape);
-        Ok(Tensor::from_data(data, (self.device, DType::F32)).require_grad())
     }
 }
 

@@ -1,19 +1,19 @@
 //! `train.jsonl`: a line every few steps, and what is said about them.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use longspan_model::StepLoss;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
 use super::figure::figure;
 use super::probe::Probed;
+use crate::log;
 use crate::plot::draw_losses;
-use crate::records::write_whole;
 use crate::report;
 
 /// Averages over the steps since the line before.
@@ -112,36 +112,56 @@ pub struct Log {
     path: PathBuf,
     file: File,
     lines: Vec<Line>,
+    /// Where the lines that were found end in the file, bytes.
+    ends: Vec<u64>,
 }
 
 impl Log {
-    /// Opens or starts the log of a folder. A last line that was cut short is dropped.
+    /// Opens or starts the log of a folder, and keeps other processes from it.
+    ///
+    /// # Errors
+    /// A training that goes on at this moment; a line that is none. The last one may be cut short.
     pub fn open(out: &Path) -> Result<Self> {
         let path = out.join("train.jsonl");
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        };
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let lines = text[..whole]
-            .lines()
-            .enumerate()
-            .map(|(i, line)| {
-                serde_json::from_str(line)
-                    .with_context(|| format!("{}: line {}", path.display(), i + 1))
-            })
-            .collect::<Result<_>>()?;
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
+        let mut file = log::open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{}: another longspan is training in this folder; wait for it, or give --out",
+                out.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
             .with_context(|| path.display().to_string())?;
-        Ok(Log { path, file, lines })
+        let (mut lines, mut ends) = (Vec::new(), Vec::new());
+        let mut end = 0;
+        for (i, text) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
+            end += text.len() as u64;
+            // A kill cut the last line short; its steps are done again.
+            if !text.ends_with(b"\n") {
+                break;
+            }
+            let line = serde_json::from_slice(text).with_context(|| {
+                let (path, line) = (path.display(), i + 1);
+                format!("{path}:{line}: damaged; delete the line, and training goes on without it")
+            })?;
+            lines.push(line);
+            ends.push(end);
+        }
+        Ok(Log {
+            path,
+            file,
+            lines,
+            ends,
+        })
     }
 
     /// The last step that is in the log.
-    pub fn saved_step(&self) -> u64 {
+    pub fn last_step(&self) -> u64 {
         self.lines.last().map_or(0, |line| line.step)
     }
 
@@ -154,23 +174,18 @@ impl Log {
 
     /// Forgets the lines after a step: they are written again.
     pub fn rewind(&mut self, step: u64) -> Result<()> {
-        self.lines.retain(|line| line.step <= step);
-        let mut text = String::new();
-        for line in &self.lines {
-            text += &serde_json::to_string(line)?;
-            text.push('\n');
-        }
-        write_whole(&self.path, text.as_bytes())?;
-        self.file = (OpenOptions::new().append(true).open(&self.path))
-            .with_context(|| self.path.display().to_string())?;
-        Ok(())
+        let kept = self.lines.partition_point(|line| line.step <= step);
+        self.lines.truncate(kept);
+        let end = kept.checked_sub(1).map_or(0, |last| self.ends[last]);
+        (self.file.set_len(end)).with_context(|| self.path.display().to_string())
     }
 
-    /// Adds a line.
+    /// Adds a line and waits until it is on disk: a state must not be newer than the log.
     pub fn append(&mut self, line: Line) -> Result<()> {
         let text = serde_json::to_string(&line)? + "\n";
         self.file
             .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data())
             .with_context(|| self.path.display().to_string())?;
         self.lines.push(line);
         Ok(())

@@ -1,13 +1,14 @@
 //! Training sequences: a pure function of (config, step), so that a resumed training sees the same ones.
 
 use anyhow::{Context, Result, bail, ensure};
-use longspan_data::{Corpus, NeedleTask, Tokenizer, training_articles};
+use longspan_data::{NeedleTask, Tokenizer};
 use longspan_model::Sequence;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::config::{Phase, SourceKind, TrainConfig};
+use super::text::Text;
 
 /// Weight of the loss of needles and questions, which cannot be known beforehand.
 const ASIDE: f32 = 0.3;
@@ -34,15 +35,13 @@ enum Source {
     },
 }
 
-/// Token ids of documents, and where each starts.
-struct Text {
-    ids: Vec<u32>,
-    starts: Vec<usize>,
-}
-
 /// One needle with its question, as token ids.
 struct Fact {
+    /// What it is about: its keys, or its template if that has none.
+    about: Vec<String>,
     needles: Vec<Vec<u32>>,
+    /// The first so many needles are asked for, in this order.
+    asked: usize,
     question: Vec<u32>,
     answer: Vec<u32>,
 }
@@ -51,23 +50,12 @@ impl Mixture {
     /// Reads all texts of a config.
     ///
     /// # Errors
-    /// A source that cannot be read or is too short; a task that does not exist.
+    /// A source that cannot be read or is too short; a task that does not exist or fits into no sequence.
     pub fn open(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<Self> {
-        let texts: Vec<&String> = (config.sources.iter())
-            .filter(|source| matches!(source.kind, SourceKind::Text { .. }))
-            .map(|source| &source.name)
-            .collect();
-        let index = |of: &str, names: &[String]| -> Result<Vec<usize>> {
-            ensure!(!names.is_empty(), "source {of:?} names no text source");
+        let index = |names: &[String]| -> Vec<usize> {
             let find = |name: &String| {
-                ensure!(
-                    texts.contains(&name),
-                    "source {of:?} names {name:?}, which is no text source"
-                );
-                let mut sources = config.sources.iter();
-                Ok(sources
-                    .position(|source| source.name == *name)
-                    .expect("found"))
+                let found = config.sources.iter().position(|s| s.name == *name);
+                found.expect("checked")
             };
             names.iter().map(find).collect()
         };
@@ -80,8 +68,11 @@ impl Mixture {
                     text_field,
                     documents,
                 } => {
-                    let text = read(path, text_field, *documents, config, tokenizer)?;
-                    Source::Text(text)
+                    // What is shorter cannot give a whole sequence.
+                    let need = config.model.trained + 1;
+                    let (documents, seed) = (*documents, config.seed);
+                    let text = Text::read(path, text_field, documents, seed, need, tokenizer);
+                    Source::Text(text.with_context(|| format!("source {name:?}"))?)
                 }
                 SourceKind::Recall {
                     tasks,
@@ -89,13 +80,11 @@ impl Mixture {
                     answer_weight,
                 } => Source::Recall {
                     tasks: tasks.iter().map(|name| task(name)).collect::<Result<_>>()?,
-                    haystack: index(&name, haystack)?,
-                    answer_weight: *answer_weight,
+                    haystack: index(haystack),
+                    answer_weight: *answer_weight as f32,
                 },
-                SourceKind::Pairs => Source::Pairs,
-                SourceKind::Echo { from } => Source::Echo {
-                    from: index(&name, from)?,
-                },
+                SourceKind::Pairs {} => Source::Pairs,
+                SourceKind::Echo { from } => Source::Echo { from: index(from) },
             };
             sources.push((name, read));
         }
@@ -106,7 +95,7 @@ impl Mixture {
                 ids.len()
             ),
         };
-        Ok(Mixture {
+        let mixture = Mixture {
             sources,
             digits: (0..10)
                 .map(|d| single(&d.to_string()))
@@ -114,7 +103,31 @@ impl Mixture {
             blank: single(" ")?,
             ordinary: tokenizer.ranks() as u32,
             seed: config.seed,
-        })
+        };
+        mixture.check_room(config, tokenizer)?;
+        Ok(mixture)
+    }
+
+    /// That the shortest sequences have room for one of the tasks at least.
+    fn check_room(&self, config: &TrainConfig, tokenizer: &Tokenizer) -> Result<()> {
+        for (name, source) in &self.sources {
+            let Source::Recall { tasks, .. } = source else {
+                continue;
+            };
+            let mut rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
+            let sizes = (tasks.iter()).map(|task| Fact::draw(task, tokenizer, &mut rng).len());
+            let least = sizes.min().expect("checked");
+            for (i, phase) in config.phases.iter().enumerate() {
+                let shortest = *phase.lengths.iter().min().expect("checked");
+                let used = phase.mixture.get(name).is_some_and(|&weight| weight > 0.0);
+                ensure!(
+                    !used || least <= shortest + 1,
+                    "phase.{i}.lengths: {shortest} tokens have no room for source {name:?}, whose shortest \
+                     task takes {least}; give longer ones or leave it out of phase.{i}.mixture"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The batches of a step: for each sequence the index of its source. Also the attention's index.
@@ -211,20 +224,22 @@ impl Mixture {
         let room = ((1.0 - share) * len as f64) as usize;
         let mut facts: Vec<Fact> = Vec::new();
         let mut taken = 0;
-        let mut keyless: Vec<&str> = Vec::new();
-        for _ in 0..len {
+        for _ in 0..len / 8 {
             let task = &tasks[rng.random_range(0..tasks.len())];
-            // What has no key can be asked for only once.
-            if keyless.contains(&task.name.as_str()) {
+            let fact = Fact::draw(task, tokenizer, rng);
+            // Two facts about one thing would leave open which of them is asked for.
+            if facts
+                .iter()
+                .any(|known| known.about.iter().any(|x| fact.about.contains(x)))
+            {
                 continue;
             }
-            let fact = Fact::draw(task, tokenizer, rng);
             let size = fact.len();
             if taken + size > if facts.is_empty() { len } else { room } {
+                if facts.is_empty() {
+                    continue; // another task may be shorter
+                }
                 break;
-            }
-            if !task.needle.contains("{key}") {
-                keyless.push(&task.name);
             }
             taken += size;
             facts.push(fact);
@@ -240,7 +255,8 @@ impl Mixture {
                 .iter()
                 .map(|_| from * rng.random::<f64>())
                 .collect();
-            times.sort_by(f64::total_cmp);
+            // The order of the answer; the others may stand before and after.
+            times[..fact.asked].sort_by(f64::total_cmp);
             for (time, needle) in times.into_iter().zip(&fact.needles) {
                 events.push((time, needle.iter().map(|&id| (id, ASIDE)).collect()));
             }
@@ -284,14 +300,16 @@ impl Mixture {
         };
         let (before, between, after) = (tokens(3, 0, rng), tokens(2, 0, rng), tokens(2, 0, rng));
         let count = rng.random_range(1..=(len / 20).clamp(1, 8));
-        let mut pairs: Vec<(Vec<u32>, Vec<u32>)> = (0..count)
-            .map(|_| {
-                let key = [before.clone(), tokens(3, 1, rng), between.clone()].concat();
-                let digits = rng.random_range(4..=5);
-                let value = (0..digits).map(|_| self.digits[rng.random_range(0..10)]);
-                (key, std::iter::once(self.blank).chain(value).collect())
-            })
-            .collect();
+        let mut pairs: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
+        while pairs.len() < count {
+            let key = [before.clone(), tokens(3, 1, rng), between.clone()].concat();
+            let digits = rng.random_range(4..=5);
+            let value = (0..digits).map(|_| self.digits[rng.random_range(0..10)]);
+            let value = std::iter::once(self.blank).chain(value).collect();
+            if pairs.iter().all(|known| known.0 != key) {
+                pairs.push((key, value));
+            }
+        }
         let mut sequence = Vec::with_capacity(2 * len);
         let mut known = false;
         while sequence.len() < len {
@@ -331,7 +349,14 @@ impl Fact {
         let encode = |text: &String| tokenizer.encode(text);
         let (_, tail) = task.prompt.split_once("{haystack}").expect("checked");
         let question = tail.replace("{question}", &needle.question);
+        let keyed = !needle.keys.is_empty();
         Fact {
+            about: if keyed {
+                needle.keys.clone()
+            } else {
+                vec![task.needle.clone()]
+            },
+            asked: needle.values.len(),
             needles: needle.needles.iter().map(encode).collect(),
             question: tokenizer.encode_with_special(&question),
             answer: encode(&needle.answer),
@@ -340,23 +365,6 @@ impl Fact {
 
     fn len(&self) -> usize {
         self.needles.iter().map(Vec::len).sum::<usize>() + self.question.len() + self.answer.len()
-    }
-}
-
-impl Text {
-    /// A random stretch of one document.
-    fn stretch(&self, len: usize, rng: &mut Xoshiro256PlusPlus) -> &[u32] {
-        if len == 0 {
-            return &[];
-        }
-        loop {
-            let at = rng.random_range(0..self.ids.len() - len + 1);
-            let document = self.starts.partition_point(|&start| start <= at);
-            let end = self.starts.get(document).copied().unwrap_or(self.ids.len());
-            if at + len <= end {
-                return &self.ids[at..at + len];
-            }
-        }
     }
 }
 
@@ -383,42 +391,5 @@ pub fn task(name: &str) -> Result<NeedleTask> {
     found.with_context(|| format!("no needle task {name:?}; there are {}", names.join(", ")))
 }
 
-fn read(
-    path: &str,
-    text_field: &str,
-    documents: usize,
-    config: &TrainConfig,
-    tokenizer: &Tokenizer,
-) -> Result<Text> {
-    let mut text = Text {
-        ids: Vec::new(),
-        starts: Vec::new(),
-    };
-    let need = config.model.trained + 1;
-    let mut add = |document: &str| {
-        let ids = tokenizer.encode(document);
-        // Shorter ones cannot give a whole sequence.
-        if ids.len() >= need {
-            text.starts.push(text.ids.len());
-            text.ids.extend(ids);
-        }
-    };
-    if path == "builtin:articles" {
-        ensure!(
-            documents < usize::MAX,
-            "{path} has no end; give the source documents = 100, or as many as you like"
-        );
-        for article in training_articles(config.seed).take(documents) {
-            add(&article.text);
-        }
-    } else {
-        for document in Corpus::open(path, text_field)?.documents().take(documents) {
-            add(&document?.text);
-        }
-    }
-    ensure!(
-        !text.starts.is_empty(),
-        "{path}: no document of at least {need} tokens (model.trained + 1)"
-    );
-    Ok(text)
-}
+#[cfg(test)]
+mod tests;

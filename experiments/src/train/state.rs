@@ -1,0 +1,114 @@
+//! `state/`: what a training goes on from. A new state is written whole before the one before it goes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::Device;
+use longspan_model::{QwenConfig, Trainer};
+
+use super::config::TrainConfig;
+
+/// Digest of the other files of a state: one flipped bit would change the training and nobody would see it.
+const DIGEST: &str = "blake3";
+
+/// The last whole state of a training: its folder and the steps done.
+pub struct State {
+    folder: PathBuf,
+    /// Steps done.
+    pub step: u64,
+}
+
+impl State {
+    /// The newest one in the folder of a training.
+    pub fn newest(out: &Path) -> Result<Option<Self>> {
+        let states = entries(out)?.into_iter().filter_map(|folder| {
+            let step = folder.file_name()?.to_str()?.strip_prefix("step-")?;
+            let step = step.parse().ok()?;
+            Some(State { folder, step })
+        });
+        Ok(states.max_by_key(|state| state.step))
+    }
+
+    /// The trainer as it was.
+    ///
+    /// # Errors
+    /// A state that is damaged, or of another model.
+    pub fn resume(
+        &self,
+        config: &TrainConfig,
+        model: &QwenConfig,
+        device: &Device,
+    ) -> Result<Trainer> {
+        let path = self.folder.join(DIGEST);
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        ensure!(
+            digest(&self.folder).is_ok_and(|found| found == written),
+            "{}: damaged (its files do not have the digest in {DIGEST}); put a good copy in its place, or \
+             delete the whole training and begin again",
+            self.folder.display()
+        );
+        let trainer = Trainer::resume(&self.folder, &config.optimizer, device)?;
+        ensure!(
+            trainer.config() == model,
+            "{}: a state of {:?}, but config and vocabulary {} make {model:?}; put the vocabulary back, or \
+             give another folder with --out",
+            self.folder.display(),
+            trainer.config(),
+            config.tokenizer.display()
+        );
+        Ok(trainer)
+    }
+
+    /// Writes the state after a step, and then removes all others.
+    pub fn save(out: &Path, trainer: &Trainer, step: u64) -> Result<()> {
+        let folder = out.join("state").join(format!("step-{step}"));
+        let half = folder.with_extension("half");
+        let write = || -> Result<()> {
+            if half.exists() {
+                std::fs::remove_dir_all(&half)?;
+            }
+            trainer.save(&half)?;
+            std::fs::write(half.join(DIGEST), digest(&half)?)?;
+            for file in std::fs::read_dir(&half)? {
+                File::open(file?.path())?.sync_all()?;
+            }
+            Ok(std::fs::rename(&half, &folder)?)
+        };
+        write().with_context(|| format!("{}: cannot be written", folder.display()))?;
+        for old in entries(out)? {
+            let name = old.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("step-") && old != folder {
+                std::fs::remove_dir_all(&old).with_context(|| old.display().to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What lies in `state/`; nothing before the first state.
+fn entries(out: &Path) -> Result<Vec<PathBuf>> {
+    let folder = out.join("state");
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let list = || -> std::io::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(&folder)?;
+        entries.map(|entry| Ok(entry?.path())).collect()
+    };
+    list().with_context(|| folder.display().to_string())
+}
+
+/// Digest of all files of a state but that of the digest.
+fn digest(folder: &Path) -> Result<String> {
+    let mut files: Vec<PathBuf> = (std::fs::read_dir(folder)?)
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()?;
+    files.retain(|file| file.file_name().is_some_and(|name| name != DIGEST));
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        hasher.update_mmap(file)?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
