@@ -19,7 +19,8 @@ pub const RANDOM: &str = "builtin:random";
 pub fn checkpoint(path: &str) -> Result<Checkpoint> {
     if path.starts_with("builtin:") {
         // The files stay mapped after the folder is gone.
-        let folder = tempfile::tempdir().with_context(|| format!("a temporary folder for {path}"))?;
+        let folder =
+            tempfile::tempdir().with_context(|| format!("a temporary folder for {path}"))?;
         write_builtin(path, folder.path())?;
         return Ok(Checkpoint::open(folder.path())?);
     }
@@ -37,7 +38,10 @@ fn write_builtin(path: &str, folder: &Path) -> Result<()> {
     match path {
         TINY => {
             let tiny = longspan_data::TINY;
-            for (name, bytes) in [("config.json", tiny.config), ("model.safetensors", tiny.weights)] {
+            for (name, bytes) in [
+                ("config.json", tiny.config),
+                ("model.safetensors", tiny.weights),
+            ] {
                 let file = folder.join(name);
                 std::fs::write(&file, bytes).with_context(|| file.display().to_string())?;
             }
