@@ -377,8 +377,18 @@ fn shipped_configs_are_valid() {
     assert!(count >= 3);
     // The README's first command, with fewer tokens.
     let quickstart = configs.join("quickstart.toml");
-    let fewer = "perplexity.max_tokens=2048";
-    let args = ["run", &quickstart.to_string_lossy(), "--set", fewer];
+    let fewer = [
+        "perplexity.max_tokens=1024",
+        "perplexity.lengths=[256,512]",
+        "needle.lengths=[256]",
+        "needle.depths=2",
+    ];
+    let quickstart = quickstart.to_string_lossy().into_owned();
+    let mut args = vec!["run", &quickstart];
+    args.extend(fewer.iter().flat_map(|set| ["--set", set]));
     let stdout = succeed(dir.path(), &args);
-    assert!(stdout.contains("random weights"), "{stdout}");
+    assert!(
+        stdout.contains("floor (exact)") && stdout.contains("# Needle in a haystack"),
+        "{stdout}"
+    );
 }
