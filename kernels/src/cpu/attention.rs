@@ -5,11 +5,10 @@
 //! softmax is the online one (arXiv 2205.14135, section 3): a running maximum and sum, and an output
 //! that is rescaled when the maximum grows.
 
-use gemm::{Parallelism, gemm};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::linear::{Matrix, product_transposed};
+use super::linear::{Matrix, add_product, product_transposed};
 use super::{Strided, vector};
 
 /// Queries of a task.
@@ -177,31 +176,15 @@ impl Workspace {
             }
             self.sum[r] += sum;
         }
-        let v = &block.v.values[start * block.v.stride..];
-        assert!(v.len() >= (width - 1) * block.v.stride + d);
-        // SAFETY: logits [n, width], v [width, d] and output [n, d] cover their shapes.
-        unsafe {
-            gemm(
-                n,
-                d,
-                width,
-                self.output.as_mut_ptr(),
-                1,
-                d as isize,
-                true,
-                self.logits.as_ptr(),
-                1,
-                width as isize,
-                v.as_ptr(),
-                1,
-                block.v.stride as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
-        }
+        let weights = Matrix {
+            values: &self.logits,
+            stride: width,
+        };
+        let v = Matrix {
+            values: &block.v.values[start * block.v.stride..],
+            ..block.v
+        };
+        // SAFETY: the output holds n rows of d.
+        unsafe { add_product([n, d, width], weights, v, self.output.as_mut_ptr(), d) };
     }
 }

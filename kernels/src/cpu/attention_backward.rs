@@ -5,12 +5,11 @@
 //! appendix B). Additions into the gradients of keys and values come in the order of the blocks,
 //! whatever the number of threads.
 
-use gemm::{Parallelism, gemm};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::attention::key_ranges;
-use super::linear::{Matrix, product_transposed};
+use super::linear::{Matrix, add_product, add_transposed, product_transposed};
 use super::{Output, Strided, vector};
 
 /// Queries of a block.
@@ -182,72 +181,5 @@ impl Head<'_> {
             values: &x.head(self.batch, self.head)[row * x.row_stride()..],
             stride: x.row_stride(),
         }
-    }
-}
-
-/// `out += a b`: `a` `[n, k]`, `b` `[k, m]`.
-///
-/// # Safety
-/// `out` must be valid for `n` rows of `m` values, and nobody else may touch them meanwhile.
-pub unsafe fn add_product(
-    [n, m, k]: [usize; 3],
-    a: Matrix,
-    b: Matrix,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    assert!(a.values.len() >= (n - 1) * a.stride + k && b.values.len() >= (k - 1) * b.stride + m);
-    // SAFETY: the operands cover their shapes as just asserted; the caller answers for `out`.
-    unsafe { add([n, m, k], a.values, [1, a.stride], b, out, out_stride) }
-}
-
-/// `out += aᵀ b`: `a` `[k, n]`, `b` `[k, m]`.
-///
-/// # Safety
-/// `out` must be valid for `n` rows of `m` values, and nobody else may touch them meanwhile.
-pub unsafe fn add_transposed(
-    [n, m, k]: [usize; 3],
-    a: Matrix,
-    b: Matrix,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    assert!(a.values.len() >= (k - 1) * a.stride + n && b.values.len() >= (k - 1) * b.stride + m);
-    // SAFETY: the operands cover their shapes as just asserted; the caller answers for `out`.
-    unsafe { add([n, m, k], a.values, [a.stride, 1], b, out, out_stride) }
-}
-
-/// `a` is given with its column and row strides.
-unsafe fn add(
-    [n, m, k]: [usize; 3],
-    a: &[f32],
-    [a_column, a_row]: [usize; 2],
-    b: Matrix,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // SAFETY: the callers' contract.
-    unsafe {
-        gemm(
-            n,
-            m,
-            k,
-            out,
-            1,
-            out_stride as isize,
-            true,
-            a.as_ptr(),
-            a_column as isize,
-            a_row as isize,
-            b.values.as_ptr(),
-            1,
-            b.stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
     }
 }

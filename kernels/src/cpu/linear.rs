@@ -7,7 +7,6 @@ use gemm::{Parallelism, gemm};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::attention_backward::{add_product, add_transposed};
 use super::{Output, Weight, vector};
 
 /// Rows of activations that meet one block of weights.
@@ -58,6 +57,73 @@ pub unsafe fn product_transposed(
             1,
             0.0,
             factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// `out += a b`: `a` `[n, k]`, `b` `[k, m]`.
+///
+/// # Safety
+/// `out` must be valid for `n` rows of `m` values, and nobody else may touch them meanwhile.
+pub unsafe fn add_product(
+    [n, m, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    assert!(a.values.len() >= (n - 1) * a.stride + k && b.values.len() >= (k - 1) * b.stride + m);
+    // SAFETY: the operands cover their shapes as just asserted; the caller answers for `out`.
+    unsafe { add([n, m, k], a.values, [1, a.stride], b, out, out_stride) }
+}
+
+/// `out += aᵀ b`: `a` `[k, n]`, `b` `[k, m]`.
+///
+/// # Safety
+/// `out` must be valid for `n` rows of `m` values, and nobody else may touch them meanwhile.
+pub unsafe fn add_transposed(
+    [n, m, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    assert!(a.values.len() >= (k - 1) * a.stride + n && b.values.len() >= (k - 1) * b.stride + m);
+    // SAFETY: the operands cover their shapes as just asserted; the caller answers for `out`.
+    unsafe { add([n, m, k], a.values, [a.stride, 1], b, out, out_stride) }
+}
+
+/// `a` is given with its column and row strides.
+unsafe fn add(
+    [n, m, k]: [usize; 3],
+    a: &[f32],
+    [a_column, a_row]: [usize; 2],
+    b: Matrix,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // SAFETY: the callers' contract.
+    unsafe {
+        gemm(
+            n,
+            m,
+            k,
+            out,
+            1,
+            out_stride as isize,
+            true,
+            a.as_ptr(),
+            a_column as isize,
+            a_row as isize,
+            b.values.as_ptr(),
+            1,
+            b.stride as isize,
+            1.0,
+            1.0,
             false,
             false,
             false,
