@@ -88,6 +88,26 @@ fn a_bad_size_is_named() {
             "initial.offset_planes=9",
             &["initial.offset_planes = 9", "model.head_dim = 16", "1 to 8"],
         ),
+        (
+            "initial.fades=[[1.0],[1.0],[1.0]]",
+            &["initial.fades has 3 layers", "model.layers = 2"],
+        ),
+        (
+            "initial.fades=[[],[1.0,1.0,1.0]]",
+            &["initial.fades.1 has 3 heads", "model.heads = 2"],
+        ),
+        (
+            "initial.fades=[[-1.0]]",
+            &["initial.fades.0 = -1", "0 or more"],
+        ),
+        (
+            "initial.fades=[[1.0]]",
+            &[
+                "initial.fades",
+                "initial.offset_planes",
+                "model.trained = 96",
+            ],
+        ),
         ("seed=-1", &["seed", "-1"]),
     ] {
         bad(dir.path(), set, words);

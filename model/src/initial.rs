@@ -28,6 +28,10 @@ pub struct Initial {
     pub offset_bias: f64,
     /// Planes of a positional head that have a bias: the fastest ones.
     pub offset_planes: usize,
+    /// Fading heads, layer by layer: by how many nats the logits of a head fall with distance, from the query's
+    /// own position to the trained length, before anything is learned. ALiBi (arXiv 2108.12409) said in rotary
+    /// biases: in [`fade_plane`](Initial::fade_plane), a quarter of a wave.
+    pub fades: Vec<Vec<f64>>,
 }
 
 impl Default for Initial {
@@ -39,8 +43,23 @@ impl Default for Initial {
             offsets: Vec::new(),
             offset_bias: 5.0,
             offset_planes: 6,
+            fades: Vec::new(),
         }
     }
+}
+
+impl Initial {
+    /// The plane in which heads fade: the fastest one that turns by a quarter at most within the trained
+    /// length, so that what falls there never rises again. `None` where all turn further.
+    pub fn fade_plane(rope_base: f64, head_dim: usize, trained: usize) -> Option<usize> {
+        let quarter = std::f64::consts::FRAC_PI_2 / trained as f64;
+        (0..head_dim / 2).find(|&plane| theta(rope_base, head_dim, plane) <= quarter)
+    }
+}
+
+/// Angle by which a plane turns from one position to the next.
+fn theta(rope_base: f64, head_dim: usize, plane: usize) -> f64 {
+    rope_base.powf(-2.0 * plane as f64 / head_dim as f64)
 }
 
 /// Parameters drawn one by one.
@@ -76,8 +95,9 @@ impl<'a> Drawn<'a> {
         values
     }
 
-    /// Biases of q, k and v, side by side. A query at `i` and a key at `j` of a head with offset `o` get
-    /// the logit `sum over planes of bias^2 cos((i - j - o) theta)`, largest at `j = i - o`.
+    /// Biases of q, k and v, side by side. To the product of a query at `i` and a key at `j` they add, for
+    /// an offset `o`, the sum over planes of `bias^2 cos((i - j - o) theta)`, largest at `j = i - o`; for a fade, the
+    /// same in one plane with `o` three quarters of a turn: `-bias^2 sin((i - j) theta)`.
     fn attention_bias(&self, layer: usize) -> Vec<f32> {
         let (width, d) = (self.config.hidden_size, self.config.head_dim);
         let mut bias = vec![0f32; 3 * width];
@@ -85,12 +105,21 @@ impl<'a> Drawn<'a> {
         for (head, &offset) in offsets.enumerate().take(self.config.heads) {
             let (q, k) = (head * d, width + head * d);
             for plane in 0..self.initial.offset_planes.min(d / 2) {
-                let theta = self.config.rope_base.powf(-2.0 * plane as f64 / d as f64);
+                let theta = theta(self.config.rope_base, d, plane);
                 let (sin, cos) = (offset as f64 * theta).sin_cos();
                 bias[q + plane] = (self.initial.offset_bias * cos) as f32;
                 bias[q + d / 2 + plane] = (-self.initial.offset_bias * sin) as f32;
                 bias[k + plane] = self.initial.offset_bias as f32;
             }
+        }
+        let plane = Initial::fade_plane(self.config.rope_base, d, self.config.trained);
+        let fades = self.initial.fades.get(layer).into_iter().flatten();
+        for (head, &nats) in fades.enumerate().take(self.config.heads) {
+            let plane = plane.expect("checked where the config is read");
+            let turned = self.config.trained as f64 * theta(self.config.rope_base, d, plane);
+            let length = (nats * (d as f64).sqrt() / turned.sin()).sqrt() as f32;
+            bias[head * d + d / 2 + plane] = length;
+            bias[width + head * d + plane] = length;
         }
         bias
     }
@@ -129,43 +158,134 @@ impl Source for Drawn<'_> {
 
 #[cfg(test)]
 mod tests {
+    use longspan_rope::{Length, Rope, method};
+
     use super::*;
 
-    /// Rotated by their positions, the biases of a positional head have the largest product `offset` tokens back.
+    const TRAINED: usize = 256;
+    const HEAD: usize = 32;
+
+    fn config() -> QwenConfig {
+        QwenConfig {
+            layers: 2,
+            hidden_size: 4 * HEAD,
+            heads: 4,
+            head_dim: HEAD,
+            trained: TRAINED,
+            rope_base: 30_000.0,
+            ..crate::Shape::Micro.config()
+        }
+    }
+
+    /// What the biases of a layer add to the logit of the key `back` positions before the query.
+    struct Logits(Vec<f64>);
+
+    impl Logits {
+        fn new(initial: &Initial, layer: usize) -> Self {
+            let device = Device::flex();
+            let bias = Drawn::new(config(), initial, 1, &device).attention_bias(layer);
+            Logits(bias.into_iter().map(f64::from).collect())
+        }
+
+        fn at(&self, head: usize, back: usize, inv_freq: &[f64]) -> f64 {
+            let planes = inv_freq.iter().enumerate().map(|(plane, theta)| {
+                let at = |first: usize| {
+                    let q = first + head * HEAD + plane;
+                    [self.0[q], self.0[q + HEAD / 2]]
+                };
+                let (sin, cos) = (back as f64 * theta).sin_cos();
+                let (q, k) = (at(0), at(config().hidden_size));
+                k[0] * (q[0] * cos - q[1] * sin) + k[1] * (q[1] * cos + q[0] * sin)
+            });
+            planes.sum::<f64>() / (HEAD as f64).sqrt()
+        }
+
+        /// Share of the key `offset` tokens back in the softmax over `n` keys.
+        fn share(&self, head: usize, offset: usize, n: usize, inv_freq: &[f64]) -> f64 {
+            let weights: Vec<f64> = (0..n)
+                .map(|back| self.at(head, back, inv_freq).exp())
+                .collect();
+            weights[offset] / weights.iter().sum::<f64>()
+        }
+    }
+
+    fn inv_freq(name: &str, n: usize) -> Vec<f64> {
+        let rope = Rope {
+            dim: HEAD,
+            base: config().rope_base,
+            trained: TRAINED,
+        };
+        let length = Length {
+            total: n,
+            prefill: n,
+        };
+        let method = method(name).unwrap();
+        let spectrum = method.spectrum(&rope, length, &Default::default());
+        spectrum.unwrap().inv_freq
+    }
+
+    /// The biases of a positional head are largest `offset` tokens back.
     #[test]
     fn positional_heads_look_back() {
-        let config = QwenConfig {
-            layers: 2,
-            ..crate::Shape::Micro.config()
-        };
         let initial = Initial {
             offsets: vec![vec![], vec![0, 1, 3]],
             ..Initial::default()
         };
-        let device = Device::flex();
-        let drawn = Drawn::new(config.clone(), &initial, 1, &device);
-        let (width, d) = (config.hidden_size, config.head_dim);
-        assert!(drawn.attention_bias(0).iter().all(|&x| x == 0.0));
-        let bias = drawn.attention_bias(1);
-        // The product of a head's planes `back` positions apart.
-        let product = |head: usize, back: f64| -> f64 {
-            let planes = (0..d / 2).map(|plane| {
-                let theta = config.rope_base.powf(-2.0 * plane as f64 / d as f64);
-                let at = |i: usize| f64::from(bias[i + head * d + plane]);
-                let (sin, cos) = (back * theta).sin_cos();
-                let (q, k) = ([at(0), at(d / 2)], [at(width), at(width + d / 2)]);
-                let q = [q[0] * cos - q[1] * sin, q[1] * cos + q[0] * sin];
-                q[0] * k[0] + q[1] * k[1]
-            });
-            planes.sum()
-        };
+        let plain = inv_freq("none", TRAINED);
+        assert!(Logits::new(&initial, 0).0.iter().all(|&x| x == 0.0));
+        let logits = Logits::new(&initial, 1);
+        let most = 25.0 * 6.0 / (HEAD as f64).sqrt();
         for (head, offset) in [(0, 0), (1, 1), (2, 3)] {
-            let most = 25.0 * 6.0;
-            assert!((product(head, f64::from(offset)) - most).abs() < 1e-3);
-            for back in (0..256).filter(|&back| back != offset) {
-                assert!(product(head, f64::from(back)) < most - 5.0, "{back}");
+            assert!((logits.at(head, offset, &plain) - most).abs() < 1e-4);
+            for back in (0..TRAINED).filter(|&back| back != offset) {
+                assert!(logits.at(head, back, &plain) < most - 1.0, "{back}");
             }
         }
-        assert_eq!(product(3, 2.0), 0.0);
+        assert_eq!(logits.at(3, 2, &plain), 0.0);
+    }
+
+    /// The biases of a fading head fall by the given nats, all the way to the trained length.
+    #[test]
+    fn fading_heads_fall_to_the_trained_length() {
+        let initial = Initial {
+            fades: vec![vec![0.0, 6.0]],
+            ..Initial::default()
+        };
+        let (plain, logits) = (inv_freq("none", TRAINED), Logits::new(&initial, 0));
+        assert!((0..TRAINED).all(|back| logits.at(0, back, &plain) == 0.0));
+        assert_eq!(logits.at(1, 0, &plain), 0.0);
+        assert!(
+            (0..TRAINED).all(|back| logits.at(1, back + 1, &plain) < logits.at(1, back, &plain))
+        );
+        assert!((logits.at(1, TRAINED, &plain) + 6.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn past_the_trained_length_a_fading_head_loses_its_token() {
+        let initial = Initial {
+            offsets: vec![vec![1]],
+            fades: vec![vec![16.0]],
+            ..Initial::default()
+        };
+        let logits = Logits::new(&initial, 0);
+        for (times, plain, ntk) in [
+            (1, 0.90, 0.90),
+            (2, 0.90, 0.88),
+            (4, 0.29, 0.87),
+            (8, 0.0, 0.86),
+        ] {
+            let n = times * TRAINED;
+            // As a mean over the second half of the queries.
+            let share = |name: &str| {
+                let inv_freq = inv_freq(name, n);
+                let shares = (n / 2..n)
+                    .step_by(n / 64)
+                    .map(|i| logits.share(0, 1, i + 1, &inv_freq));
+                shares.sum::<f64>() / 32.0
+            };
+            let found = (share("none"), share("dynamic_ntk"));
+            assert!((found.0 - plain).abs() < 0.006, "{times}x plain: {found:?}");
+            assert!((found.1 - ntk).abs() < 0.006, "{times}x ntk: {found:?}");
+        }
     }
 }

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use longspan_attention::{Method, Model};
 use longspan_data::BUILTIN_ARTICLES;
+use longspan_model::Initial;
 use longspan_rope::{Length, Rope};
 
-use super::config::{Phase, Probe, Source, SourceKind, TrainConfig};
+use super::config::{ModelConfig, Phase, Probe, Source, SourceKind, TrainConfig};
 use super::mixture::task;
 use crate::config::prepare_methods;
 
@@ -83,19 +84,9 @@ impl TrainConfig {
             let key = format!("initial.{key}");
             number(&key, value, value > 0.0, "a number above 0")?;
         }
-        ensure!(
-            initial.offsets.len() <= model.layers,
-            "initial.offsets has {} layers, model.layers = {}",
-            initial.offsets.len(),
-            model.layers
-        );
+        check_heads("offsets", initial.offsets.iter().map(Vec::len), model)?;
+        check_heads("fades", initial.fades.iter().map(Vec::len), model)?;
         for (layer, offsets) in initial.offsets.iter().enumerate() {
-            ensure!(
-                offsets.len() <= model.heads,
-                "initial.offsets.{layer} has {} heads, model.heads = {}",
-                offsets.len(),
-                model.heads
-            );
             for offset in offsets {
                 ensure!(
                     *offset < model.trained,
@@ -110,6 +101,25 @@ impl TrainConfig {
             "initial.offset_planes = {}, but model.head_dim = {} makes {planes} planes; give 1 to {planes}",
             initial.offset_planes,
             model.head_dim
+        );
+        for (layer, fades) in initial.fades.iter().enumerate() {
+            for &nats in fades {
+                let key = format!("initial.fades.{layer}");
+                number(&key, nats, nats >= 0.0, "nats, 0 or more")?;
+            }
+        }
+        let plane = Initial::fade_plane(model.rope_base, model.head_dim, model.trained);
+        let first = if initial.offsets.is_empty() {
+            0
+        } else {
+            initial.offset_planes
+        };
+        ensure!(
+            initial.fades.is_empty() || plane.is_some_and(|plane| plane >= first),
+            "initial.fades needs a plane beyond the first {first} (initial.offset_planes) that turns by a quarter at \
+             most in model.trained = {} tokens; raise model.rope_base = {} or lower initial.offset_planes",
+            model.trained,
+            model.rope_base
         );
         Ok(())
     }
@@ -283,6 +293,28 @@ fn check_weights(key: &str, weights: impl Iterator<Item = f64> + Clone) -> Resul
         weights.sum::<f64>() > 0.0,
         "{key}: no weight is above 0; give at least one"
     );
+    Ok(())
+}
+
+/// That what is listed for the heads of each layer fits the model.
+fn check_heads(
+    key: &str,
+    layers: impl ExactSizeIterator<Item = usize>,
+    model: &ModelConfig,
+) -> Result<()> {
+    ensure!(
+        layers.len() <= model.layers,
+        "initial.{key} has {} layers, model.layers = {}",
+        layers.len(),
+        model.layers
+    );
+    for (layer, heads) in layers.enumerate() {
+        ensure!(
+            heads <= model.heads,
+            "initial.{key}.{layer} has {heads} heads, model.heads = {}",
+            model.heads
+        );
+    }
     Ok(())
 }
 
