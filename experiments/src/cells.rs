@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use longspan_attention::{Method, Model};
 use longspan_data::{Corpus, Tokenizer};
-use longspan_model::Qwen;
+use longspan_model::{PassCost, Qwen, QwenConfig};
 use longspan_rope::Length;
 use serde_json::{Value, json};
 
@@ -39,6 +39,8 @@ pub struct Pass {
     pub starts: Vec<usize>,
     /// Indices of the cells that it serves.
     pub cells: Vec<usize>,
+    /// What each window costs.
+    pub cost: PassCost,
 }
 
 /// Reads as much of the corpus as the protocols need.
@@ -151,9 +153,10 @@ pub fn lengths_of(perplexity: &PerplexityConfig, n: usize) -> Length {
 pub fn passes(
     config: &RunConfig,
     perplexity: &PerplexityConfig,
-    model: &Model,
+    model: &QwenConfig,
     cells: &[Cell],
 ) -> Result<Vec<Pass>> {
+    let geometry = model.geometry();
     let mut order: Vec<usize> = (0..cells.len()).collect();
     order.sort_by_key(|&index| (cells[index].method, usize::MAX - cells[index].length));
     let mut passes: Vec<Pass> = Vec::new();
@@ -165,7 +168,7 @@ pub fn passes(
         for (candidate, pass) in passes.iter().enumerate() {
             if pass.method == cell.method
                 && pass.starts == starts
-                && serves(perplexity, model, method, pass.length, cell.length)?
+                && serves(perplexity, &geometry, method, pass.length, cell.length)?
             {
                 host = Some(candidate);
                 break;
@@ -175,12 +178,13 @@ pub fn passes(
             Some(host) => passes[host].cells.push(index),
             None => {
                 // Planned now, so that a method that does not fit is refused before anything runs.
-                plans(model, method, lengths_of(perplexity, cell.length))?;
+                let plans = plans(&geometry, method, lengths_of(perplexity, cell.length))?;
                 passes.push(Pass {
                     method: cell.method,
                     length: cell.length,
                     starts,
                     cells: vec![index],
+                    cost: model.pass_cost(&plans),
                 });
             }
         }

@@ -7,8 +7,10 @@ mod config;
 mod floor;
 mod list;
 mod log;
+mod memory;
 mod needle;
 mod open;
+mod plan;
 mod plot;
 mod protocol;
 mod published;
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 use peak_alloc::PeakAlloc;
 
@@ -74,6 +77,24 @@ Examples:
         /// Run folder [default: runs/NAME-OF-THE-CONFIG]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Refuse what would need more, as "16GiB" [default: what is free]
+        #[arg(long, value_name = "SIZE")]
+        memory_limit: Option<ByteSize>,
+    },
+    /// List the passes of a config with their estimated time and memory, and run none
+    #[command(after_help = "\
+Examples:
+  longspan plan experiments/configs/quickstart.toml
+  longspan plan my.toml --memory-limit 16GiB --set perplexity.lengths=[2048,32768]")]
+    Plan {
+        /// TOML file, as for run
+        config: PathBuf,
+        /// Override a key of the config: a dotted path, numbers for the entries of a list
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Mark what would need more, as "16GiB" [default: what is free]
+        #[arg(long, value_name = "SIZE")]
+        memory_limit: Option<ByteSize>,
     },
     /// Score given tokens or text: the loss of every token under every method
     #[command(after_help = "\
@@ -136,7 +157,17 @@ Example:
 
 fn execute(command: Command) -> Result<()> {
     match command {
-        Command::Run { config, set, out } => run::run(&config, &set, out),
+        Command::Run {
+            config,
+            set,
+            out,
+            memory_limit,
+        } => run::run(&config, &set, out, memory_limit),
+        Command::Plan {
+            config,
+            set,
+            memory_limit,
+        } => plan::plan(&config, &set, memory_limit),
         Command::Score(args) => score::score(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::List { what } => list::list(what),

@@ -9,11 +9,13 @@ use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
 use crate::floor;
+use crate::memory::{self, Refused};
 use crate::needle::{self, NeedleRecord};
 use crate::plot::{self, Curve, CurveKind, PplFigure};
 use crate::protocol::SeOver;
 use crate::published;
 use crate::records::{self, Record, write_whole};
+use crate::run::PERPLEXITY;
 use table::{Table, number, tables, write_csv};
 pub use table::{length_labels, padded};
 
@@ -46,18 +48,24 @@ pub fn write(
     config: &RunConfig,
 ) -> Result<()> {
     let mut texts = Vec::new();
+    let refused = memory::read(dir)?;
     if !perplexities.is_empty() {
-        texts.push(write_perplexity(dir, perplexities, config)?);
+        texts.push(write_perplexity(dir, perplexities, &refused, config)?);
     }
     if let (Some(table), false) = (&config.needle, needles.is_empty()) {
-        texts.push(needle::write(dir, needles, config, table)?);
+        texts.push(needle::write(dir, needles, &refused, config, table)?);
     }
     let text = texts.join("\n");
     crate::print(&format!("{text}\nwritten to {}\n", dir.display()))
 }
 
 /// Writes `table.md`, `table.csv` and the figures; returns the tables.
-fn write_perplexity(dir: &Path, records: &[Record], config: &RunConfig) -> Result<String> {
+fn write_perplexity(
+    dir: &Path,
+    records: &[Record],
+    refused: &[Refused],
+    config: &RunConfig,
+) -> Result<String> {
     let Some(newest) = records.last() else {
         return Ok(String::new());
     };
@@ -98,6 +106,7 @@ fn write_perplexity(dir: &Path, records: &[Record], config: &RunConfig) -> Resul
         )?;
         text.push_str(&published::note(table.published));
     }
+    text.push_str(&memory::note(refused, PERPLEXITY));
     write_whole(&dir.join("table.md"), text.as_bytes())?;
     write_csv(&dir.join("table.csv"), &tables)?;
     for (i, table) in tables.iter().enumerate() {

@@ -1,85 +1,155 @@
 //! `longspan run`: passes, records, tables, figures.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
-use longspan_model::{Qwen, QwenConfig};
+use longspan_model::{Checkpoint, Qwen, QwenConfig};
 
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
 use crate::floor::{self, Floor};
+use crate::memory::{self, Memory};
 use crate::needle::NeedleRun;
 use crate::open;
+use crate::plan::Planned;
 use crate::protocol::{self, TokenStream};
 use crate::records::{PassLosses, Record, RunFolder};
 use crate::report;
 
 /// How many more rows the published models have than their vocabulary has tokens: at most 213.
 const VOCABULARY_SLACK: usize = 512;
+/// What the passes of this file measure, in plans and refusals.
+pub const PERPLEXITY: &str = "perplexity";
+/// Progress is counted in units of 2^20 operations, so that sums over a sweep stay small.
+pub const SHIFT: u32 = 20;
 
 /// Runs a config to its end, continuing where a former run of it stopped.
-pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
+pub fn run(
+    path: &Path,
+    set: &[String],
+    out: Option<PathBuf>,
+    memory_limit: Option<ByteSize>,
+) -> Result<()> {
     let config = RunConfig::load(path, set)?;
     let out = out.unwrap_or_else(|| {
         Path::new("runs").join(path.file_stem().unwrap_or_else(|| "run".as_ref()))
     });
-    let mut checkpoint = open::checkpoint(&config.model.path)?;
-    if let Some(trained) = config.model.trained {
-        checkpoint.set_trained(trained);
-    }
-    let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
-    let vocabulary = checkpoint.config.vocab_size;
-    if tokenizer.vocab_size() + VOCABULARY_SLACK < vocabulary {
-        crate::tell(format_args!(
-            "warning: the vocabulary has {} tokens, the model {vocabulary}; is it this model's and whole?",
-            tokenizer.vocab_size()
-        ));
-    }
-    let geometry = checkpoint.config.geometry();
-    let perplexity = config.perplexity.as_ref();
-    let perplexity = perplexity
-        .map(|table| PerplexityRun::new(&config, table, &tokenizer, &checkpoint.config))
-        .transpose()
-        .with_context(|| path.display().to_string())?;
-    let needle = config.needle.as_ref();
-    let needle = needle
-        .map(|table| NeedleRun::new(&config, table, &tokenizer, &geometry, vocabulary))
-        .transpose()
-        .with_context(|| path.display().to_string())?;
+    let sweep = Sweep::new(&config, path)?;
     let mut folder = RunFolder::open(&out, &config)?;
-    let model = open::model(checkpoint, config.model.dtype)?;
+    let limit = memory_limit.unwrap_or_else(memory::available);
+    let mut memory = Memory::new(limit, sweep.weight_bytes()?);
+    let model = open::model(sweep.checkpoint, config.model.dtype)?;
 
     // The folder may hold records of a checkpoint or a text that stood at the same path before.
     let mut keys = Vec::new();
-    if let Some(perplexity) = &perplexity {
+    if let Some(perplexity) = &sweep.perplexity {
         keys.extend(perplexity.keys(&model));
     }
-    if let Some(needle) = &needle {
+    if let Some(needle) = &sweep.needle {
         keys.extend(needle.keys(&model));
     }
     folder.write_cells(&keys)?;
-    if let Some(perplexity) = &perplexity {
-        perplexity.run(&model, &mut folder)?;
+    if let Some(perplexity) = &sweep.perplexity {
+        perplexity.run(&model, &mut folder, &mut memory)?;
         floor::write(&out, &perplexity.floors)?;
     }
-    if let Some(needle) = &needle {
-        needle.run(&model, &mut folder.needle)?;
+    if let Some(needle) = &sweep.needle {
+        needle.run(&model, &mut folder.needle, &mut memory)?;
     }
+    memory::write(&out, &memory.refused)?;
     let (mut perplexities, mut needles) = (folder.perplexity.records, folder.needle.records);
     perplexities.retain(|record| keys.contains(&record.key));
     needles.retain(|record| keys.contains(&record.key));
+    if perplexities.is_empty() && needles.is_empty() {
+        bail!("every cell was refused: none fits in the memory limit of {limit}");
+    }
     report::write(&out, &perplexities, &needles, &config)
+}
+
+/// A config with its files opened and checked: all but the model's weights is read.
+pub struct Sweep<'a> {
+    config: &'a RunConfig,
+    checkpoint: Checkpoint,
+    perplexity: Option<PerplexityRun<'a>>,
+    needle: Option<NeedleRun<'a>>,
+}
+
+impl<'a> Sweep<'a> {
+    /// Opens everything that the config of the file at `path` names.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn new(config: &'a RunConfig, path: &Path) -> Result<Self> {
+        let mut checkpoint = open::checkpoint(&config.model.path)?;
+        if let Some(trained) = config.model.trained {
+            checkpoint.set_trained(trained);
+        }
+        let tokenizer = open::tokenizer(&config.model.path, config.model.tokenizer.as_deref())?;
+        let tokenizer = Rc::new(tokenizer);
+        let vocabulary = checkpoint.config.vocab_size;
+        if tokenizer.vocab_size() + VOCABULARY_SLACK < vocabulary {
+            crate::tell(format_args!(
+                "warning: the vocabulary has {} tokens, the model {vocabulary}; is it this model's and whole?",
+                tokenizer.vocab_size()
+            ));
+        }
+        let perplexity = config.perplexity.as_ref();
+        let perplexity = perplexity
+            .map(|table| PerplexityRun::new(config, table, tokenizer.clone(), &checkpoint.config))
+            .transpose()
+            .with_context(|| path.display().to_string())?;
+        let needle = config.needle.as_ref();
+        let needle = needle
+            .map(|table| NeedleRun::new(config, table, tokenizer.clone(), &checkpoint.config))
+            .transpose()
+            .with_context(|| path.display().to_string())?;
+        Ok(Sweep {
+            config,
+            checkpoint,
+            perplexity,
+            needle,
+        })
+    }
+
+    /// Bytes of the weights as the run holds them.
+    ///
+    /// # Errors
+    /// A checkpoint whose type cannot be told.
+    pub fn weight_bytes(&self) -> Result<u64> {
+        let dtype = match self.config.model.dtype {
+            Some(dtype) => dtype,
+            None => self.checkpoint.stored_type()?,
+        };
+        Ok(self.checkpoint.config.weight_bytes(dtype))
+    }
+
+    /// All passes, in the order in which they run.
+    ///
+    /// # Errors
+    /// Prompts that cannot be made.
+    pub fn planned(&self) -> Result<Vec<Planned>> {
+        let mut planned = Vec::new();
+        if let Some(perplexity) = &self.perplexity {
+            planned.extend(perplexity.planned());
+        }
+        if let Some(needle) = &self.needle {
+            planned.extend(needle.planned()?);
+        }
+        Ok(planned)
+    }
 }
 
 /// The perplexity part of a run.
 struct PerplexityRun<'a> {
     config: &'a RunConfig,
     perplexity: &'a PerplexityConfig,
-    tokenizer: &'a Tokenizer,
+    tokenizer: Rc<Tokenizer>,
     stream: TokenStream,
     cells: Vec<Cell>,
     floors: Vec<Floor>,
@@ -90,13 +160,13 @@ impl<'a> PerplexityRun<'a> {
     fn new(
         config: &'a RunConfig,
         perplexity: &'a PerplexityConfig,
-        tokenizer: &'a Tokenizer,
+        tokenizer: Rc<Tokenizer>,
         model: &QwenConfig,
     ) -> Result<Self> {
-        let stream = cells::read_tokens(config, perplexity, tokenizer, model.vocab_size)?;
+        let stream = cells::read_tokens(config, perplexity, &tokenizer, model.vocab_size)?;
         let cells = cells::cells(config, perplexity, &stream);
-        let floors = floor::floors(config, tokenizer, &stream, &cells)?;
-        let passes = cells::passes(config, perplexity, &model.geometry(), &cells)?;
+        let floors = floor::floors(config, &tokenizer, &stream, &cells)?;
+        let passes = cells::passes(config, perplexity, model, &cells)?;
         Ok(Self {
             config,
             perplexity,
@@ -121,7 +191,24 @@ impl<'a> PerplexityRun<'a> {
         keys
     }
 
-    fn run(&self, model: &Qwen, folder: &mut RunFolder) -> Result<()> {
+    fn planned(&self) -> impl Iterator<Item = Planned> {
+        self.passes.iter().map(|pass| {
+            let served = pass.cells.iter().map(|&cell| self.cells[cell].length);
+            let mut serves: Vec<usize> = served.collect();
+            serves.sort_unstable();
+            serves.dedup();
+            Planned {
+                what: PERPLEXITY,
+                method: self.config.methods[pass.method].name.clone(),
+                length: pass.length,
+                passes: pass.starts.len(),
+                serves,
+                cost: pass.cost,
+            }
+        })
+    }
+
+    fn run(&self, model: &Qwen, folder: &mut RunFolder, memory: &mut Memory) -> Result<()> {
         let keys = self.keys(model);
         let name = |cell: usize| self.config.methods[self.cells[cell].method].name.as_str();
         let missing = |folder: &RunFolder, pass: &Pass| {
@@ -144,15 +231,20 @@ impl<'a> PerplexityRun<'a> {
             ));
         }
 
-        let bar = progress_bar(&todo, model);
+        let bar = progress_bar(&todo);
         for pass in todo {
             let method = &self.config.methods[pass.method];
             let name = &method.name;
             bar.set_message(format!("{name}, {} tokens", pass.length));
+            let windows = pass.starts.len() as u64;
+            if !memory.fits(PERPLEXITY, name, pass.length, pass.cost.bytes) {
+                bar.inc(windows * pass.cost.operations >> SHIFT);
+                continue;
+            }
             let key = pass.key(method, self.perplexity, model, &self.stream);
             let losses = match folder.read_nll(&key, pass.starts.len(), pass.length) {
                 Some(losses) => {
-                    bar.inc(pass.starts.len() as u64 * cost(model, pass.length));
+                    bar.inc(windows * pass.cost.operations >> SHIFT);
                     losses
                 }
                 None => {
@@ -189,7 +281,7 @@ impl<'a> PerplexityRun<'a> {
         let mut nll = Vec::with_capacity(pass.starts.len());
         for &window in &pass.starts {
             nll.push(model.nll(&self.stream.ids[window..window + pass.length], &plan)?);
-            bar.inc(cost(model, pass.length));
+            bar.inc(pass.cost.operations >> SHIFT);
         }
         Ok(PassLosses {
             nll,
@@ -249,19 +341,10 @@ impl<'a> PerplexityRun<'a> {
     }
 }
 
-/// Relative cost of a window of `n` tokens, for the ETA: multiply-adds of weights and of attention.
-pub fn cost(model: &Qwen, n: usize) -> u64 {
-    let config = model.config();
-    let layer = 4 * config.hidden_size.pow(2) + 3 * config.hidden_size * config.ffn;
-    let per_token =
-        config.layers * (layer + n * config.hidden_size) + config.vocab_size * config.hidden_size;
-    (n as u64 * per_token as u64) >> 10
-}
-
-fn progress_bar(passes: &[&Pass], model: &Qwen) -> ProgressBar {
+fn progress_bar(passes: &[&Pass]) -> ProgressBar {
     let total = passes
         .iter()
-        .map(|pass| pass.starts.len() as u64 * cost(model, pass.length))
+        .map(|pass| pass.starts.len() as u64 * pass.cost.operations >> SHIFT)
         .sum();
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %, {eta} left: {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

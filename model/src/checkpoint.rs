@@ -34,6 +34,14 @@ impl WeightType {
             WeightType::F16 => "f16",
         }
     }
+
+    /// Bytes of a value.
+    pub fn size(self) -> usize {
+        match self {
+            WeightType::F32 => 4,
+            WeightType::Bf16 | WeightType::F16 => 2,
+        }
+    }
 }
 
 impl std::str::FromStr for WeightType {

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod config;
+mod cost;
 mod error;
 mod initial;
 mod qwen;
@@ -14,6 +15,7 @@ mod write;
 
 pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{QwenConfig, Shape};
+pub use cost::{PassCost, operations_per_second};
 pub use error::ModelError;
 pub use initial::Initial;
 pub use qwen::{PassPlan, Qwen};

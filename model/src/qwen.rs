@@ -13,7 +13,7 @@ use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
 
 /// Rows that go through the feed-forward layer together: its intermediate values are several times as
 /// wide as the residual stream, and holding them for a whole context would dominate memory.
-const MLP_ROWS: usize = 2048;
+pub(crate) const MLP_ROWS: usize = 2048;
 
 /// A Qwen model. Matrices are `[outputs, inputs]`, as published.
 #[derive(Module, Debug)]

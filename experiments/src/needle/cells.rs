@@ -1,5 +1,7 @@
 //! From a config and its text to prompts, and from them to keys.
 
+use std::rc::Rc;
+
 use anyhow::{Context, Result, ensure};
 use longspan_data::{Corpus, Needle, NeedleTask, Place, Prompt, Tokenizer};
 use rand::SeedableRng;
@@ -30,7 +32,7 @@ pub struct GridPoint {
 /// What prompts are made of.
 pub struct Prompts<'a> {
     needle: &'a NeedleConfig,
-    tokenizer: &'a Tokenizer,
+    tokenizer: Rc<Tokenizer>,
     /// The tasks, in the order of the config.
     pub tasks: Vec<NeedleTask>,
     /// Tokens of the corpus.
@@ -45,7 +47,7 @@ impl<'a> Prompts<'a> {
     pub fn new(
         config: &'a RunConfig,
         needle: &'a NeedleConfig,
-        tokenizer: &'a Tokenizer,
+        tokenizer: Rc<Tokenizer>,
         vocabulary: usize,
     ) -> Result<Self> {
         let data = &config.data;
@@ -54,7 +56,7 @@ impl<'a> Prompts<'a> {
         for document in Corpus::open(&data.path, &data.text_field)?.documents() {
             let document = document?;
             let ids = tokenizer.encode(&document.text);
-            check_ids(&document.source, &ids, tokenizer, vocabulary)?;
+            check_ids(&document.source, &ids, &tokenizer, vocabulary)?;
             haystack.extend(ids);
             if haystack.len() >= keys * longest {
                 haystack.truncate(keys * longest);
@@ -106,7 +108,7 @@ impl<'a> Prompts<'a> {
                         for (_, prompt) in &prompts {
                             let ids = [&prompt.ids[..], &prompt.answer.concat()].concat();
                             let name = format!("needle.task {:?}", self.tasks[task].name);
-                            check_ids(&name, &ids, self.tokenizer, vocabulary)?;
+                            check_ids(&name, &ids, &self.tokenizer, vocabulary)?;
                         }
                         point.digest = digest_of(&prompts);
                         grid.push(point);
@@ -138,7 +140,7 @@ impl<'a> Prompts<'a> {
         let trials = (0..keys).map(|trial| {
             let needle = task.draw(&mut rng(self.needle.seed, point.depth, trial));
             let haystack = &self.haystack[trial * slack / (keys - 1)..];
-            let prompt = task.hide(&needle, place, haystack, self.tokenizer);
+            let prompt = task.hide(&needle, place, haystack, &self.tokenizer);
             let prompt = prompt.with_context(|| format!("needle.lengths: {}", point.length))?;
             Ok((needle, prompt))
         });

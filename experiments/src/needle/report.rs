@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 
 use super::config::{NeedleConfig, Scorer};
 use super::record::NeedleRecord;
+use super::run::NEEDLE_CELLS;
 use super::score::wilson;
 use crate::config::RunConfig;
+use crate::memory::{self, Refused};
 use crate::plot::{self, HeatFigure, Panel};
 use crate::records::write_whole;
 use crate::report::{file_name, head, length_labels, padded};
@@ -44,6 +46,7 @@ pub fn one_line(record: &NeedleRecord) -> String {
 pub fn write(
     dir: &Path,
     records: &[NeedleRecord],
+    refused: &[Refused],
     config: &RunConfig,
     needle: &NeedleConfig,
 ) -> Result<String> {
@@ -75,6 +78,7 @@ pub fn write(
             needle.keys,
         )?;
     }
+    text.push_str(&memory::note(refused, NEEDLE_CELLS));
     write_whole(&dir.join("needle.md"), text.as_bytes())?;
     write_csv(&dir.join("needle.csv"), &tables)?;
     let (several_tasks, first) = (needle.tasks()?.len() > 1, needle.scorers()[0]);

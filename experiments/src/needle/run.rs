@@ -1,12 +1,13 @@
 //! The needle part of a run: cells, passes, records.
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use longspan_attention::Model;
 use longspan_data::{Needle, Prompt, Tokenizer};
-use longspan_model::Qwen;
+use longspan_model::{PassCost, Qwen, QwenConfig};
 use longspan_rope::Length;
 use serde_json::json;
 
@@ -18,17 +19,23 @@ use crate::ALLOCATED;
 use crate::cells;
 use crate::config::RunConfig;
 use crate::log::Log;
-use crate::run::cost;
+use crate::memory::Memory;
+use crate::plan::Planned;
+use crate::run::SHIFT;
 
 /// Raised when a change of the program changes what is asked or how it is judged for the same prompts.
 const NEEDLE: u32 = 1;
+/// What the passes of this file measure, in plans and refusals.
+pub const NEEDLE_CELLS: &str = "needle";
 
 /// All cells of `[needle]`.
 pub struct NeedleRun<'a> {
     config: &'a RunConfig,
-    tokenizer: &'a Tokenizer,
+    tokenizer: Rc<Tokenizer>,
     prompts: Prompts<'a>,
     grid: Vec<GridPoint>,
+    /// What a pass costs, by method and length.
+    costs: HashMap<(usize, usize), PassCost>,
 }
 
 /// A method at a place in the grid.
@@ -46,22 +53,23 @@ impl<'a> NeedleRun<'a> {
     pub fn new(
         config: &'a RunConfig,
         needle: &'a NeedleConfig,
-        tokenizer: &'a Tokenizer,
-        model: &Model,
-        vocabulary: usize,
+        tokenizer: Rc<Tokenizer>,
+        model: &QwenConfig,
     ) -> Result<Self> {
-        let prompts = Prompts::new(config, needle, tokenizer, vocabulary)?;
-        let grid = prompts.grid(vocabulary)?;
-        for method in &config.methods {
+        let prompts = Prompts::new(config, needle, tokenizer.clone(), model.vocab_size)?;
+        let grid = prompts.grid(model.vocab_size)?;
+        let mut costs = HashMap::new();
+        for (index, method) in config.methods.iter().enumerate() {
             for &total in &needle.lengths {
-                cells::plans(
-                    model,
+                let plans = cells::plans(
+                    &model.geometry(),
                     method,
                     Length {
                         total,
                         prefill: total,
                     },
                 )?;
+                costs.insert((index, total), model.pass_cost(&plans));
             }
         }
         Ok(Self {
@@ -69,7 +77,33 @@ impl<'a> NeedleRun<'a> {
             tokenizer,
             prompts,
             grid,
+            costs,
         })
+    }
+
+    /// All passes, by length and method.
+    ///
+    /// # Errors
+    /// Prompts that cannot be made.
+    pub fn planned(&self) -> Result<Vec<Planned>> {
+        let mut planned = Vec::new();
+        for points in self.grid.chunk_by(|a, b| a.length == b.length) {
+            let length = points[0].length;
+            let mut count = 0;
+            for point in points {
+                count += passes(point, &self.prompts.at(point)?);
+            }
+            let methods = self.config.methods.iter().enumerate();
+            planned.extend(methods.map(|(method, settings)| Planned {
+                what: NEEDLE_CELLS,
+                method: settings.name.clone(),
+                length,
+                passes: count,
+                serves: vec![length],
+                cost: self.costs[&(method, length)],
+            }));
+        }
+        Ok(planned)
     }
 
     /// The keys of all cells.
@@ -106,7 +140,12 @@ impl<'a> NeedleRun<'a> {
     ///
     /// # Errors
     /// A pass that fails; a record that cannot be written.
-    pub fn run(&self, model: &Qwen, log: &mut Log<NeedleRecord>) -> Result<()> {
+    pub fn run(
+        &self,
+        model: &Qwen,
+        log: &mut Log<NeedleRecord>,
+        memory: &mut Memory,
+    ) -> Result<()> {
         let cells = self.cells(model);
         let name = |cell: &Cell| self.config.methods[cell.method].name.as_str();
         let todo: Vec<&Cell> = (cells.iter())
@@ -120,9 +159,13 @@ impl<'a> NeedleRun<'a> {
             ));
         }
         let prompts_of = |cell: &Cell| self.prompts.at(cell.point);
+        let work = |cell: &Cell, prompts: &[(Needle, Prompt)]| {
+            let cost = self.costs[&(cell.method, cell.point.length)];
+            passes(cell.point, prompts) as u64 * cost.operations >> SHIFT
+        };
         let mut total = 0;
         for cell in &todo {
-            total += work(model, cell.point, &prompts_of(cell)?);
+            total += work(cell, &prompts_of(cell)?);
         }
         let style = ProgressStyle::with_template("{bar:30} {percent:>3} %, {eta} left: {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -130,9 +173,17 @@ impl<'a> NeedleRun<'a> {
         let same_pass =
             |a: &&Cell, b: &&Cell| a.method == b.method && a.point.length == b.point.length;
         for group in todo.chunk_by(same_pass) {
-            let mut laid = Laid::new(model, &self.config.methods[group[0].method]);
+            let (method, length) = (group[0].method, group[0].point.length);
+            let need = self.costs[&(method, length)].bytes;
+            if !memory.fits(NEEDLE_CELLS, name(group[0]), length, need) {
+                for cell in group {
+                    bar.inc(work(cell, &prompts_of(cell)?));
+                }
+                continue;
+            }
+            let mut laid = Laid::new(model, &self.config.methods[method]);
             for cell in group {
-                let (task, length) = (&self.prompts.tasks[cell.point.task].name, cell.point.length);
+                let task = &self.prompts.tasks[cell.point.task].name;
                 bar.set_message(format!("{}, {length} tokens, {task}", name(cell)));
                 let prompts = prompts_of(cell)?;
                 let record = self
@@ -140,7 +191,7 @@ impl<'a> NeedleRun<'a> {
                     .with_context(|| {
                         format!("method \"{}\", {length} tokens, task {task}", name(cell))
                     })?;
-                bar.inc(work(model, cell.point, &prompts));
+                bar.inc(work(cell, &prompts));
                 if bar.is_hidden() {
                     crate::tell(super::one_line(&record));
                 }
@@ -161,7 +212,7 @@ impl<'a> NeedleRun<'a> {
     ) -> Result<NeedleRecord> {
         ALLOCATED.reset_peak_usage();
         let (start, before) = (Instant::now(), laid.fed);
-        let text = |ids: &[u32]| score::text_of(self.tokenizer, ids.iter().copied());
+        let text = |ids: &[u32]| score::text_of(&self.tokenizer, ids.iter().copied());
         let found = |needle: &Needle, ids: &[u32]| score::values_found(&needle.values, &text(ids));
         // What each trial gave, and which of its values are right.
         let answers: Vec<(String, Vec<bool>)> = match cell.point.scorer {
@@ -169,7 +220,7 @@ impl<'a> NeedleRun<'a> {
                 let mut answers = Vec::new();
                 for (_, prompt) in prompts {
                     let given = score::teacher_forced(laid, prompt)?;
-                    let shown = score::text_of(self.tokenizer, given.iter().copied().flatten());
+                    let shown = score::text_of(&self.tokenizer, given.iter().copied().flatten());
                     answers.push((shown, score::parts_right(prompt, &given)));
                 }
                 answers
@@ -241,11 +292,11 @@ fn fraction(right: &[bool]) -> f64 {
     right.iter().filter(|&&right| right).count() as f64 / right.len() as f64
 }
 
-/// Relative cost of a cell, at most.
-fn work(model: &Qwen, point: &GridPoint, prompts: &[(Needle, Prompt)]) -> u64 {
+/// Passes of a cell, at most.
+fn passes(point: &GridPoint, prompts: &[(Needle, Prompt)]) -> usize {
     let passes = prompts.iter().map(|(_, prompt)| match point.scorer {
         Scorer::TeacherForced => 1,
         Scorer::Generate => prompt.answer.iter().map(Vec::len).sum::<usize>() + SPARE,
     });
-    passes.sum::<usize>() as u64 * cost(model, point.length)
+    passes.sum()
 }
