@@ -86,6 +86,9 @@ pub struct PerplexityConfig {
     /// `last_k`: tokens scored at the end of each document; default half the shortest length, at most 4096.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<usize>,
+    /// `last_k`: windows of each document, each ending `last` tokens before the one after it; default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<usize>,
     /// Tokens of the first forward call, from which a method with `freeze = "prefill"` takes its
     /// frequencies; default: the whole window.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,6 +135,11 @@ impl PerplexityConfig {
     /// `stride`, or its default.
     pub fn stride(&self) -> usize {
         self.stride.unwrap_or(256)
+    }
+
+    /// `windows`, or its default.
+    pub fn windows(&self) -> usize {
+        self.windows.unwrap_or(1)
     }
 
     /// `last`, or its default.
@@ -185,7 +193,10 @@ impl PerplexityConfig {
         for protocol in self.protocol.list() {
             match protocol {
                 Protocol::Sliding => self.stride = Some(self.stride()),
-                Protocol::LastK => self.last = Some(self.last()),
+                Protocol::LastK => {
+                    self.last = Some(self.last());
+                    self.windows = Some(self.windows());
+                }
                 _ => {}
             }
         }
@@ -234,6 +245,7 @@ impl PerplexityConfig {
             ),
             ("stride", perplexity.stride.is_some(), &[Protocol::Sliding]),
             ("last", perplexity.last.is_some(), &[Protocol::LastK]),
+            ("windows", perplexity.windows.is_some(), &[Protocol::LastK]),
         ] {
             let names: Vec<&str> = by.iter().map(|protocol| protocol.name()).collect();
             ensure!(
@@ -245,6 +257,10 @@ impl PerplexityConfig {
         ensure!(
             perplexity.stride() > 0,
             "perplexity.stride = 0; give 1 or more"
+        );
+        ensure!(
+            perplexity.windows() > 0,
+            "perplexity.windows = 0; give 1 or more"
         );
         ensure!(
             !used(&[Protocol::Half]) || lengths.iter().all(|&length| length >= 3),

@@ -22,7 +22,7 @@ pub enum Protocol {
     /// eval/perplexity.py, arXiv 2309.00071). A rest shorter than the stride is left out.
     Sliding,
     /// The last `n` tokens of each document; the same last `k` scored at every length (rerope's
-    /// eval_loss.py).
+    /// eval_loss.py). With several windows a document, each ends `k` tokens before the one after it.
     LastK,
     /// As packed, second half of each window scored (llama.cpp's perplexity tool).
     Half,
@@ -136,7 +136,13 @@ impl Protocol {
             ),
             Protocol::LastK => (
                 filter,
-                "the last n tokens of each".to_owned(),
+                match config.windows() {
+                    1 => "the last n tokens of each".to_owned(),
+                    windows => format!(
+                        "n tokens up to each of the last {windows} ends in it, {} apart",
+                        config.last()
+                    ),
+                },
                 format!("the last {}, the same at every length", config.last()),
             ),
         };
@@ -182,14 +188,20 @@ impl Protocol {
                 .into_iter()
                 .map(|(group, document)| whole(document.start, group))
                 .collect(),
-            Protocol::LastK => documents
-                .into_iter()
-                .map(|(group, document)| Window {
-                    start: document.end - n,
-                    scored: n - config.last()..n,
-                    group,
-                })
-                .collect(),
+            Protocol::LastK => {
+                let last = config.last();
+                let windows = documents.into_iter().flat_map(|(group, document)| {
+                    let ends = (document.start + longest..=document.end)
+                        .rev()
+                        .step_by(last);
+                    ends.take(config.windows()).map(move |end| Window {
+                        start: end - n,
+                        scored: n - last..n,
+                        group,
+                    })
+                });
+                windows.take(config.max_tokens / longest).collect()
+            }
             Protocol::Sliding => {
                 let stride = config.stride();
                 let share = (config.max_tokens / n / documents.len().max(1)).max(1);
@@ -324,6 +336,7 @@ mod tests {
             nested: false,
             stride: Some(3),
             last: Some(4),
+            windows: None,
             prefill: None,
         }
     }
@@ -373,6 +386,16 @@ mod tests {
         let target = |window: &Window| window.start + window.scored.start;
         let longer = Protocol::LastK.windows(&stream(), &config, 20);
         assert_eq!(target(&last[0]), target(&longer[0])); // the same tokens at every length
+        // As many ends, 4 apart, as have 20 tokens before them: three in the first document, one in the second.
+        let several = PerplexityConfig {
+            windows: Some(3),
+            ..config.clone()
+        };
+        let last = Protocol::LastK.windows(&stream(), &several, 8);
+        assert_eq!(starts(&last), [29, 25, 21, 49]);
+        assert_eq!(target(&last[1]) + 4, target(&last[0]));
+        let longer = Protocol::LastK.windows(&stream(), &several, 20);
+        assert_eq!(target(&last[2]), target(&longer[2]));
         let sliding = Protocol::Sliding.windows(&stream(), &config, 20);
         assert_eq!(starts(&sliding), [7, 10, 37]); // 100 tokens: 5 windows, 2 for each document
         assert_eq!(sliding[0].scored, 1..20);

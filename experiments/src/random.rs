@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use longspan_data::Tokenizer;
-use longspan_model::{Shape, WeightType, write_random_checkpoint};
+use longspan_model::{QwenConfig, Shape, WeightType, write_random_checkpoint};
 
 use crate::records::write_whole;
 
@@ -17,8 +17,11 @@ pub struct Args {
     /// Folder to write
     dir: PathBuf,
     /// Size of the model: micro, qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
-    #[arg(long, value_parser = shape)]
-    shape: Shape,
+    #[arg(long, value_parser = shape, required_unless_present = "config")]
+    shape: Option<Shape>,
+    /// config.json of another size
+    #[arg(long, value_name = "FILE", conflicts_with = "shape")]
+    config: Option<PathBuf>,
     /// Type of the stored weights: f32, bf16 or f16
     #[arg(long, default_value = "bf16")]
     dtype: WeightType,
@@ -62,7 +65,10 @@ pub fn random_checkpoint(args: &Args) -> Result<()> {
         }
         None => None,
     };
-    let mut config = args.shape.config();
+    let mut config = match (&args.config, args.shape) {
+        (Some(file), _) => QwenConfig::from_file(file)?.0,
+        (None, shape) => shape.unwrap_or(Shape::Micro).config(),
+    };
     if let Some(size) = args.vocab_size {
         config.vocab_size = size as usize;
     }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -169,6 +170,7 @@ pub fn score(args: &Args) -> Result<()> {
     let bar = ProgressBar::new(methods.len() as u64 * count).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len}, {eta} left: {msg}")?,
     );
+    let (mut fed, mut seconds) = (0, 0.0);
     for method in &methods {
         bar.set_message(method.name.clone());
         let mut plan = None;
@@ -182,7 +184,10 @@ pub fn score(args: &Args) -> Result<()> {
                     Some((tokens, laid)) if tokens == n => laid,
                     _ => model.plan(method, length(n))?,
                 };
+                let start = Instant::now();
                 nll = model.nll(&ids, &laid)?;
+                seconds += start.elapsed().as_secs_f64();
+                fed += n;
                 plan = Some((n, laid));
             }
             if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
@@ -214,8 +219,9 @@ pub fn score(args: &Args) -> Result<()> {
         std::fs::rename(&written, &args.out).with_context(|| args.out.display().to_string())?;
     }
     crate::tell(format_args!(
-        "{} methods x {count} inputs: {}",
+        "{} methods x {count} inputs, {fed} tokens in {seconds:.3} s ({:.0} tokens/s): {}",
         methods.len(),
+        fed as f64 / seconds.max(f64::EPSILON),
         args.out.display()
     ));
     Ok(())
