@@ -24,11 +24,11 @@ fn they_are_the_same_everywhere() {
     );
     assert_eq!(
         blake3::hash(documents[0].text.as_bytes()).to_hex().as_str(),
-        "bd408153c35f87a2bb46e21df35eccd32a63b80479e0c5c4f09fa829b89eb595"
+        "c8de1407ef6440750bdfcb872c7f5c8d5e115d177f23c4168b0aeac630cbaf41"
     );
     for (i, (document, article)) in documents.iter().zip(held_out_articles()).enumerate() {
         assert_eq!(document.text, article.text);
-        assert!((190_000..250_000).contains(&article.text.len()));
+        assert!((170_000..230_000).contains(&article.text.len()));
         assert!(article.text.is_ascii());
         assert!(
             documents[..i]
@@ -52,14 +52,14 @@ fn training_never_sees_them() {
 /// `S`ymbol, `Q`uantity, `V`alue; `*` topic.
 const SENTENCES: [(u64, &str); 12] = [
     (
-        12,
+        6,
         "\\begin{theorem}\\label{s:@}\nThe N $S$ has Q $V$.\n\\end{theorem}\n",
     ),
     (
-        12,
+        6,
         "\\begin{lemma}\\label{s:@}\nThe N $S$ has Q $V$.\n\\end{lemma}\n",
     ),
-    (16, "\\defn\\label{s:@} The N $S$ has Q $V$.\n"),
+    (8, "\\defn\\label{s:@} The N $S$ has Q $V$.\n"),
     (3, "\n\\section{*}\n"),
     (45, "By~\\ref{s:#}, the N $S$ has Q $V$.\n"),
     (15, "\\proof From~\\ref{s:#}, the N $S$ has Q $V$. \\qed\n"),
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
     /// Reads so many sentences, or all.
     fn read(&mut self, sentences: usize) {
         for _ in 0..sentences {
-            if self.notions == 800 {
+            if self.notions == 450 {
                 return;
             }
             self.sentences.push((self.at, self.notions));
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
 
     fn reference(&mut self) {
         self.number = self.text[self.at..self.at + 3].parse().unwrap();
-        let weight = |lag: usize| 1_000_000 / (lag as u64 + 1);
+        let weight = |lag: usize| 1_000_000_000 / (lag as u64 + 1).pow(2);
         let total: u64 = (1..self.notions).map(weight).sum();
         for lag in 1..self.notions {
             let bucket = lag.ilog2() as usize;
@@ -293,7 +293,7 @@ fn words_fill_their_spaces() {
     }
     let mut values = words["value"].iter().map(|value| value.parse().unwrap());
     assert!(values.all(|value: usize| (1000..10_000).contains(&value)));
-    assert!(words["value"].len() > 8900); // 51,200 draws of 9,000
+    assert!(words["value"].len() > 8500); // 28,800 draws of 9,000
 }
 
 #[test]
@@ -305,9 +305,9 @@ fn choices_are_as_frequent_as_stated() {
             *sums = (sums.0 + observed, sums.1 + expected);
         }
     }
-    assert_eq!(chosen.len(), SENTENCES.len() + 10);
+    assert_eq!(chosen.len(), SENTENCES.len() + 9);
     for (choice, (observed, expected)) in chosen {
-        assert!(expected > 500.0);
+        assert!(expected > 20.0, "{choice:?}: {expected}");
         let error = (observed - expected) / expected.sqrt();
         assert!(
             error.abs() < 4.5,
@@ -326,7 +326,7 @@ fn what_is_cut_off_costs() {
     };
     let totals = [0, half / 2, half - 10_000, half - 1000, half].map(of_half);
     assert!(
-        totals.is_sorted() && totals[0] < 0.9 * totals[4],
+        totals.is_sorted() && totals[0] < 0.95 * totals[4],
         "{totals:?}"
     );
     let mut previous = 0.0;
@@ -377,7 +377,7 @@ fn a_long_memory_pays() {
     };
     let floors = [512, 4096, 32_768].map(floor);
     for pair in floors.windows(2) {
-        assert!(pair[1] < 0.85 * pair[0], "{floors:?}");
+        assert!(pair[1] < 0.87 * pair[0], "{floors:?}");
     }
     let mut bytes = [0, 0];
     for article in &articles {

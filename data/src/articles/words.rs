@@ -6,15 +6,15 @@ use std::ops::Range;
 /// word for word.
 pub const SENTENCES: [(u64, &str); 12] = [
     (
-        12,
+        6,
         "\\begin{theorem}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{theorem}\n",
     ),
     (
-        12,
+        6,
         "\\begin{lemma}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{lemma}\n",
     ),
     (
-        16,
+        8,
         "\\defn\\label{s:<new>} The <name> $<symbol>$ has <quantity> $<value>$.\n",
     ),
     (3, "\n\\section{<topic>}\n"),
