@@ -102,7 +102,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["tiny", "200m"])
     parser.add_argument("--lengths", nargs="+", type=int, default=[512, 2048, 8192, 32768])
-    parser.add_argument("--window", type=int, help="every layer sees this many tokens; peers as --peer-window says")
+    parser.add_argument("--window", type=int, help="every layer sees this many tokens")
     parser.add_argument("--peers-full", action="store_true", help="peers attend to everything all the same")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
