@@ -4,6 +4,7 @@
 
 mod cells;
 mod config;
+mod device;
 mod floor;
 mod list;
 mod log;
@@ -74,6 +75,10 @@ Examples:
         /// Run folder [default: runs/NAME-OF-THE-CONFIG]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the
+        /// first; see `longspan devices`
+        #[arg(long, default_value = "cpu")]
+        device: device::DeviceName,
     },
     /// Score given tokens or text: the loss of every token under every method
     #[command(after_help = "\
@@ -96,6 +101,8 @@ Examples:
         /// What to list
         what: list::What,
     },
+    /// List the devices that this build can use: the names for --device
+    Devices,
     /// Write tables and figures again from the records of a run folder
     #[command(after_help = "Example:\n  longspan report runs/quickstart")]
     Report {
@@ -136,7 +143,13 @@ Example:
 
 fn execute(command: Command) -> Result<()> {
     match command {
-        Command::Run { config, set, out } => run::run(&config, &set, out),
+        Command::Run {
+            config,
+            set,
+            out,
+            device,
+        } => run::run(&config, &set, out, device),
+        Command::Devices => device::list(),
         Command::Score(args) => score::score(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::List { what } => list::list(what),

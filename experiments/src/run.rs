@@ -11,6 +11,7 @@ use longspan_model::{Qwen, QwenConfig};
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
+use crate::device::DeviceName;
 use crate::floor::{self, Floor};
 use crate::needle::NeedleRun;
 use crate::open;
@@ -22,7 +23,8 @@ use crate::report;
 const VOCABULARY_SLACK: usize = 512;
 
 /// Runs a config to its end, continuing where a former run of it stopped.
-pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
+pub fn run(path: &Path, set: &[String], out: Option<PathBuf>, device: DeviceName) -> Result<()> {
+    let device = device.open()?;
     let config = RunConfig::load(path, set)?;
     let out = out.unwrap_or_else(|| {
         Path::new("runs").join(path.file_stem().unwrap_or_else(|| "run".as_ref()))
@@ -51,7 +53,7 @@ pub fn run(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
         .transpose()
         .with_context(|| path.display().to_string())?;
     let mut folder = RunFolder::open(&out, &config)?;
-    let model = open::model(checkpoint, config.model.dtype)?;
+    let model = open::model(checkpoint, config.model.dtype, &device)?;
 
     // The folder may hold records of a checkpoint or a text that stood at the same path before.
     let mut keys = Vec::new();
@@ -229,7 +231,7 @@ impl<'a> PerplexityRun<'a> {
             data: config.data.path.clone(),
             data_digest: cell.data_digest(&self.stream),
             dtype: model.dtype().name().to_owned(),
-            device: "cpu".to_owned(),
+            device: model.device_kind().to_owned(),
             trained_length: model.config().trained,
             prefill: self.perplexity.prefill,
             pass_length: pass.length,

@@ -16,6 +16,7 @@ pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{QwenConfig, Shape};
 pub use error::ModelError;
 pub use initial::Initial;
+pub use longspan_kernels::device_kind;
 pub use qwen::{PassPlan, Qwen};
 pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};
