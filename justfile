@@ -8,7 +8,7 @@ quickstart:
 
 # All tests.
 test:
-    cargo test --workspace --features train-tokenizer
+    cargo test --workspace --features train-tokenizer,wgpu
 
 # What is checked before a change is accepted.
 ci:
@@ -21,7 +21,7 @@ fmt:
 
 # Lints.
 lint:
-    cargo clippy --workspace --all-targets --features train-tokenizer -- -D warnings
+    cargo clippy --workspace --all-targets --features train-tokenizer,wgpu -- -D warnings
 
 # The documentation of all crates.
 doc:

@@ -617,3 +617,19 @@ fn a_run_folder_that_cannot_be_used_is_named() {
     held.lock().unwrap();
     fail(dir.path(), &RUN, &["another longspan is writing"]);
 }
+
+#[test]
+fn a_device_that_is_not_there_is_refused() {
+    let dir = workspace("lengths = [32]\nmax_tokens = 64");
+    let run = |device| ["run", "run.toml", "--device", device];
+    fail(dir.path(), &run("tpu"), &["tpu", "cpu, cuda, wgpu"]);
+    fail(dir.path(), &run("cpu:1"), &["cpu:1", "there are 1"]);
+    fail(dir.path(), &run("cpu:x"), &["\"x\""]);
+    // This build has one GPU kind at most in tests.
+    fail(dir.path(), &run("rocm"), &["--features rocm"]);
+    if cfg!(feature = "wgpu") {
+        fail(dir.path(), &run("wgpu:99"), &["--device wgpu"]);
+    } else {
+        fail(dir.path(), &run("wgpu"), &["--features wgpu"]);
+    }
+}

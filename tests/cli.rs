@@ -392,3 +392,12 @@ fn shipped_configs_are_valid() {
         "{stdout}"
     );
 }
+
+#[test]
+fn devices_are_listed_with_what_the_others_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let stdout = succeed(dir.path(), &["devices"]);
+    assert!(stdout.starts_with("cpu "), "{stdout}");
+    assert!(stdout.contains("--features rocm"), "{stdout}");
+    assert_eq!(stdout.contains("--features wgpu"), !cfg!(feature = "wgpu"));
+}

@@ -100,3 +100,58 @@ fn check(folder: &Path) {
     );
     assert!(count > 12 * 2 * 900, "only {count} tokens were compared");
 }
+
+/// Every case up to length 129, on a GPU or on what passes for one.
+#[cfg(feature = "wgpu")]
+#[test]
+fn micro_checkpoint_on_wgpu_scores_as_on_the_cpu() {
+    let Some(folder) = shared::path("golden/micro") else {
+        return;
+    };
+    let Some(gpu) = shared::wgpu("golden/micro on wgpu") else {
+        return;
+    };
+    let on_cpu = Qwen::load(&folder, None, &Device::flex()).unwrap();
+    let on_gpu = Qwen::load(&folder, None, &gpu).unwrap();
+    assert_eq!(on_cpu.device_kind(), "cpu");
+    assert!(on_gpu.device_kind().starts_with("wgpu"));
+    let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&bytes).unwrap();
+    let cases: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let (mut compared, mut largest) = (0usize, 0f32);
+    for case in cases["cases"].as_array().unwrap() {
+        let n = case["length"].as_u64().unwrap() as usize;
+        if n > 129 {
+            continue;
+        }
+        let name = case["case"].as_str().unwrap();
+        let method = serde_json::from_value(shared::method(case)).unwrap();
+        let length = Length {
+            total: n,
+            prefill: n,
+        };
+        let ids = shared::floats(expected.tensor(&format!("ids.{n}")).unwrap());
+        let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
+        for ids in ids.chunks(n) {
+            let nll = |model: &Qwen| {
+                let plan = model.plan(&method, length).unwrap();
+                model.nll(ids, &plan).unwrap()
+            };
+            let (want, got) = (nll(&on_cpu), nll(&on_gpu));
+            assert_eq!(got.len(), want.len(), "{name} {n}");
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert!(got.is_finite(), "{name} {n} token {i}");
+                let error = (got - want).abs();
+                assert!(
+                    error < NLL.1 as f32,
+                    "{name} {n} token {i}: {got} against {want}"
+                );
+                largest = largest.max(error);
+                compared += 1;
+            }
+        }
+    }
+    println!("{compared} tokens: largest difference {largest:.2e}");
+    assert!(compared > 2 * 5000, "only {compared} tokens were compared");
+}

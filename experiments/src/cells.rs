@@ -233,7 +233,7 @@ pub fn model_identity(method: &Method, prefill: Option<usize>, model: &Qwen) -> 
         "evaluation": EVALUATION,
         "checkpoint": model.digest(),
         "dtype": model.dtype(),
-        "device": "cpu",
+        "device": model.device_kind(),
         "method": settings(method),
         "prefill": prefill,
     })

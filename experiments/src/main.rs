@@ -4,6 +4,7 @@
 
 mod cells;
 mod config;
+mod device;
 mod floor;
 mod list;
 mod log;
@@ -77,9 +78,13 @@ Examples:
         /// Run folder [default: runs/NAME-OF-THE-CONFIG]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// Refuse what would need more, as "16GiB" [default: what is free]
+        /// Refuse what would need more, as "16GiB" [default: what is free; on a GPU, none]
         #[arg(long, value_name = "SIZE")]
         memory_limit: Option<ByteSize>,
+        /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the
+        /// first; see `longspan devices`
+        #[arg(long, default_value = "cpu")]
+        device: device::DeviceName,
     },
     /// List the passes of a config with their estimated time and memory, and run none
     #[command(after_help = "\
@@ -117,6 +122,8 @@ Examples:
         /// What to list
         what: list::What,
     },
+    /// List the devices that this build can use: the names for --device
+    Devices,
     /// Write tables and figures again from the records of a run folder
     #[command(after_help = "Example:\n  longspan report runs/quickstart")]
     Report {
@@ -161,13 +168,15 @@ fn execute(command: Command) -> Result<()> {
             config,
             set,
             out,
+            device,
             memory_limit,
-        } => run::run(&config, &set, out, memory_limit),
+        } => run::run(&config, &set, out, device, memory_limit),
         Command::Plan {
             config,
             set,
             memory_limit,
         } => plan::plan(&config, &set, memory_limit),
+        Command::Devices => device::list(),
         Command::Score(args) => score::score(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::List { what } => list::list(what),

@@ -3,13 +3,23 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn::tensor::Device;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::records::write_whole;
 
-/// What can be had now: free memory of the machine, or of the control group where that has less.
+/// The limit that was given, or else what the CPU can have now. What a GPU has is not known: its passes are not
+/// limited then.
+pub fn limit(given: Option<ByteSize>, device: &Device) -> ByteSize {
+    given.unwrap_or_else(|| match longspan_model::device_kind(device) == "cpu" {
+        true => available(),
+        false => ByteSize(u64::MAX),
+    })
+}
+
+/// Free memory of the machine, or of the control group where that has less.
 pub fn available() -> ByteSize {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(memory);

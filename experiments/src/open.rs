@@ -63,12 +63,12 @@ fn ensure_folder(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads the weights of an opened folder.
+/// Reads the weights of an opened folder onto a device.
 ///
 /// # Errors
-/// A value that is not finite, or that does not fit the type.
-pub fn model(checkpoint: Checkpoint, dtype: Option<WeightType>) -> Result<Qwen> {
-    Ok(Qwen::from_checkpoint(checkpoint, dtype, &Device::flex())?)
+/// A value that is not finite, or that does not fit the type; a model that the device does not run.
+pub fn model(checkpoint: Checkpoint, dtype: Option<WeightType>, device: &Device) -> Result<Qwen> {
+    Ok(Qwen::from_checkpoint(checkpoint, dtype, device)?)
 }
 
 /// The vocabulary of a model: the file named, or the one `.tiktoken` file in its folder.

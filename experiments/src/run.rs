@@ -13,6 +13,7 @@ use longspan_model::{Checkpoint, Qwen, QwenConfig};
 use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
+use crate::device::DeviceName;
 use crate::floor::{self, Floor};
 use crate::memory::{self, Memory};
 use crate::needle::NeedleRun;
@@ -34,17 +35,19 @@ pub fn run(
     path: &Path,
     set: &[String],
     out: Option<PathBuf>,
+    device: DeviceName,
     memory_limit: Option<ByteSize>,
 ) -> Result<()> {
+    let device = device.open()?;
     let config = RunConfig::load(path, set)?;
     let out = out.unwrap_or_else(|| {
         Path::new("runs").join(path.file_stem().unwrap_or_else(|| "run".as_ref()))
     });
     let sweep = Sweep::new(&config, path)?;
     let mut folder = RunFolder::open(&out, &config)?;
-    let limit = memory_limit.unwrap_or_else(memory::available);
+    let limit = memory::limit(memory_limit, &device);
     let mut memory = Memory::new(limit, sweep.weight_bytes()?);
-    let model = open::model(sweep.checkpoint, config.model.dtype)?;
+    let model = open::model(sweep.checkpoint, config.model.dtype, &device)?;
 
     // The folder may hold records of a checkpoint or a text that stood at the same path before.
     let mut keys = Vec::new();
@@ -321,7 +324,7 @@ impl<'a> PerplexityRun<'a> {
             data: config.data.path.clone(),
             data_digest: cell.data_digest(&self.stream),
             dtype: model.dtype().name().to_owned(),
-            device: "cpu".to_owned(),
+            device: model.device_kind().to_owned(),
             trained_length: model.config().trained,
             prefill: self.perplexity.prefill,
             pass_length: pass.length,

@@ -12,6 +12,7 @@ use longspan_model::WeightType;
 use longspan_rope::Length;
 use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceName;
 use crate::{cells, config, open, records, tokenize};
 
 /// Options of `score`.
@@ -40,6 +41,10 @@ pub struct Args {
     /// Type in which weights are held [default: as stored]
     #[arg(long)]
     dtype: Option<WeightType>,
+    /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
+    /// see `longspan devices`
+    #[arg(long, default_value = "cpu")]
+    device: DeviceName,
     /// JSON field or Parquet column of --text [default: text]
     #[arg(long, value_name = "NAME", requires = "text")]
     text_field: Option<String>,
@@ -118,6 +123,7 @@ impl Inputs {
 
 /// Writes a line for each method and input.
 pub fn score(args: &Args) -> Result<()> {
+    let device = args.device.open()?;
     let methods = read_methods(&args.methods, args.method.as_deref())?;
     let inputs = Inputs::open(args)?;
     let checkpoint = open::checkpoint(&args.model)?;
@@ -156,7 +162,7 @@ pub fn score(args: &Args) -> Result<()> {
             length(longest.max(2)),
         )?;
     }
-    let model = open::model(checkpoint, args.dtype)?;
+    let model = open::model(checkpoint, args.dtype, &device)?;
 
     // Whole or not at all, unless the target is something like a pipe.
     let regular = args.out.metadata().map_or(true, |target| target.is_file());

@@ -14,6 +14,9 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
+mod device;
 pub mod ops;
 mod plan;
 pub mod reference;
@@ -22,10 +25,11 @@ use burn::backend::Backend;
 use burn::backend::backend_extension;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
+pub use device::{KernelError, device_kind, supported};
 pub use plan::PlanTensors;
 
 /// The ops of a RoPE transformer whose attention is given as bands; shapes are in the crate's docs.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Ops: Backend {
     /// Rotates `x` `[b, h, n, d]` by the tables `cos`, `sin` `[n, d/2]`.
     fn rotary(

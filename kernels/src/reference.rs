@@ -18,7 +18,7 @@ fn f32<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     }
 }
 
-fn like<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+pub(crate) fn like<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     if x.dtype() == dtype {
         return x;
     }

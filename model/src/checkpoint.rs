@@ -44,6 +44,16 @@ impl WeightType {
     }
 }
 
+impl From<WeightType> for DType {
+    fn from(dtype: WeightType) -> Self {
+        match dtype {
+            WeightType::F32 => DType::F32,
+            WeightType::Bf16 => DType::BF16,
+            WeightType::F16 => DType::F16,
+        }
+    }
+}
+
 impl std::str::FromStr for WeightType {
     type Err = String;
 

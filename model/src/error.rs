@@ -5,6 +5,14 @@ use std::path::PathBuf;
 /// A user's mistake, or a broken file. Messages name the file and the tensor or key, and both values.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// The device does not run the model.
+    #[error("a model with weights in {dtype}, on this device: {reason}")]
+    Device {
+        /// The type of the weights.
+        dtype: &'static str,
+        /// What is missing.
+        reason: longspan_kernels::KernelError,
+    },
     /// A file could not be read or written.
     #[error("{path}: {reason}")]
     Io {

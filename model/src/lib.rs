@@ -18,6 +18,7 @@ pub use config::{QwenConfig, Shape};
 pub use cost::{PassCost, operations_per_second};
 pub use error::ModelError;
 pub use initial::Initial;
+pub use longspan_kernels::device_kind;
 pub use qwen::{PassPlan, Qwen};
 pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};

@@ -34,6 +34,7 @@ struct Info {
     digest: String,
     dtype: WeightType,
     device: Device,
+    device_kind: String,
 }
 
 #[derive(Module, Debug)]
@@ -83,6 +84,11 @@ impl Qwen {
             None => checkpoint.stored_type()?,
         };
         let config = checkpoint.config.clone();
+        let types = [DType::F32, dtype.into()];
+        longspan_kernels::supported(device, config.head_dim, &types).map_err(|reason| {
+            let dtype = dtype.name();
+            ModelError::Device { dtype, reason }
+        })?;
         let mut source = Stored {
             checkpoint: &mut checkpoint,
             dtype,
@@ -113,6 +119,7 @@ impl Qwen {
             digest: String::new(),
             dtype,
             device: device.clone(),
+            device_kind: longspan_kernels::device_kind(device),
         };
         Ok(Qwen {
             wte,
@@ -137,6 +144,11 @@ impl Qwen {
     /// The type in which matrices are held.
     pub fn dtype(&self) -> WeightType {
         self.info.dtype
+    }
+
+    /// What runs the passes: `cpu`, or a GPU runtime and its compiler, as `cuda` or `wgpu<wgsl>`.
+    pub fn device_kind(&self) -> &str {
+        &self.info.device_kind
     }
 
     /// Lays a method over the model for passes of `length.total` tokens.
@@ -216,6 +228,7 @@ impl Qwen {
             digest: self.info.digest.clone(),
             dtype: self.info.dtype,
             device: self.info.device.clone().inner(),
+            device_kind: self.info.device_kind.clone(),
         });
         model
     }

@@ -24,6 +24,21 @@ pub fn path(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+/// The first wgpu device; `None`, with a line that says so, when there is none. With
+/// `LONGSPAN_GPU_TESTS=strict` that fails.
+#[cfg(feature = "wgpu")]
+pub fn wgpu(test: &str) -> Option<burn::tensor::Device> {
+    let devices = burn::tensor::Device::enumerate(burn::tensor::DeviceType::Wgpu);
+    let device = devices.into_vec().into_iter().next();
+    if device.is_none() {
+        let strict = std::env::var("LONGSPAN_GPU_TESTS").is_ok_and(|value| value == "strict");
+        assert!(!strict, "{test}: wgpu finds no device");
+        let line = format!("skipped: {test}: wgpu finds no device (1 check)\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    device
+}
+
 /// The program, to be given arguments.
 pub fn longspan() -> Command {
     Command::new(env!("CARGO_BIN_EXE_longspan"))

@@ -277,7 +277,7 @@ impl<'a> NeedleRun<'a> {
             data: self.config.data.path.clone(),
             data_digest: cell.point.digest.clone(),
             dtype: model.dtype().name().to_owned(),
-            device: "cpu".to_owned(),
+            device: model.device_kind().to_owned(),
             trained_length: model.config().trained,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seconds,

@@ -164,6 +164,8 @@ pub fn wilson(mean: f64, trials: usize) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::open;
 
@@ -216,7 +218,8 @@ mod tests {
     /// What a model writes by itself is right for both scorers, and anything else is wrong for both.
     #[test]
     fn the_models_own_words_are_right_under_both_scorers() {
-        let model = open::model(open::checkpoint("builtin:random").unwrap(), None).unwrap();
+        let checkpoint = open::checkpoint("builtin:random").unwrap();
+        let model = open::model(checkpoint, None, &Device::flex()).unwrap();
         for rope in ["none", "dynamic_ntk"] {
             let text = format!("name = \"m\"\nrope = {{ kind = \"{rope}\" }}\nlogn = true");
             let method: Method = toml::from_str(&text).unwrap();

@@ -1,0 +1,254 @@
+//! Times every kernel on the first GPU of this build, as the tables of `docs/gpu.md`:
+//!
+//! ```text
+//! cargo bench -p longspan-kernels --features cuda            # the large problems
+//! cargo bench -p longspan-kernels --features wgpu -- small   # those of the tests: does it run?
+//! ```
+//!
+//! Each line: the problem, its time (the median of several runs, each ended by a wait for the
+//! device; the first, which compiles, is not counted), its rate, the share of what the device was measured
+//! to do just before (a copy for what memory bounds, a matrix product for attention), and
+//! the time of the slow twin, made of burn's operations, on the same device.
+
+#[path = "../tests/problems/mod.rs"]
+mod problems;
+
+#[cfg(not(feature = "cube"))]
+fn main() {
+    println!("no GPU in this build: give --features cuda, rocm, metal or wgpu");
+}
+
+#[cfg(feature = "cube")]
+fn main() {
+    gpu::main();
+}
+
+#[cfg(feature = "cube")]
+mod gpu {
+    use std::time::Instant;
+
+    use burn::backend::tensor::{FloatTensor, IntTensor};
+    use burn::tensor::{DType, Device, DeviceType, Int, Tensor, TensorData};
+    use burn_cubecl::CubeBackend;
+    use longspan_kernels::{device_kind, ops, reference, supported};
+
+    use crate::problems::{self, random};
+
+    /// Timed runs of a problem.
+    const RUNS: usize = 5;
+    /// Bytes of logits above which the slow twin of attention is not run.
+    const TWIN_BYTES: usize = 8 << 30;
+
+    fn devices() -> Vec<Device> {
+        let kinds: &[DeviceType] = &[
+            #[cfg(feature = "cuda")]
+            DeviceType::Cuda,
+            #[cfg(feature = "rocm")]
+            DeviceType::Rocm,
+            #[cfg(feature = "metal")]
+            DeviceType::Metal,
+            #[cfg(feature = "wgpu")]
+            DeviceType::Wgpu,
+        ];
+        let kinds = kinds.iter().cloned();
+        kinds
+            .flat_map(|kind| Device::enumerate(kind).into_vec())
+            .collect()
+    }
+
+    struct Bench {
+        device: Device,
+        dtype: DType,
+        /// Bytes a second of a copy.
+        bandwidth: f64,
+        /// Operations a second of a matrix product.
+        compute: f64,
+    }
+
+    pub fn main() {
+        let small = std::env::args().any(|arg| arg == "small");
+        let Some(device) = devices().into_iter().next() else {
+            println!("no GPU on this machine");
+            return;
+        };
+        let types = [DType::BF16, DType::F16, DType::F32];
+        for dtype in types {
+            if let Err(error) = supported(&device, 128, &[DType::F32, dtype]) {
+                println!("{dtype:?}: {error}\n");
+                continue;
+            }
+            let mut bench = Bench {
+                device: device.clone(),
+                dtype,
+                bandwidth: 0.0,
+                compute: 0.0,
+            };
+            bench.measure_device(if small { 256 } else { 8192 });
+            bench.run(small);
+        }
+    }
+
+    impl Bench {
+        fn tensor<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+            let len = shape.iter().product();
+            let data = TensorData::new(random(1, len, 1.0), shape).convert_dtype(self.dtype);
+            Tensor::from_data(data, (&self.device, self.dtype))
+        }
+
+        fn ints<const D: usize>(&self, values: Vec<i32>, shape: [usize; D]) -> Tensor<D, Int> {
+            Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::I32))
+        }
+
+        /// Median seconds of `work`.
+        fn seconds<T>(&self, work: impl Fn() -> T) -> f64 {
+            let once = || {
+                let start = Instant::now();
+                drop(work());
+                self.device.sync().expect("the device works");
+                start.elapsed().as_secs_f64()
+            };
+            once();
+            let mut runs: Vec<f64> = (0..RUNS).map(|_| once()).collect();
+            runs.sort_by(f64::total_cmp);
+            runs[RUNS / 2]
+        }
+
+        fn measure_device(&mut self, side: usize) {
+            let x = self.tensor([side, side]);
+            let bytes = 2.0 * (side * side * self.dtype.size()) as f64;
+            self.bandwidth = bytes / self.seconds(|| x.clone().mul_scalar(1.5));
+            let flops = 2.0 * (side as f64).powi(3);
+            self.compute = flops / self.seconds(|| x.clone().matmul(x.clone()));
+            println!(
+                "{} in {:?}: copy {:.1} GB/s, matrix product {:.2} TFLOP/s ({side} x {side})\n",
+                device_kind(&self.device),
+                self.dtype,
+                self.bandwidth / 1e9,
+                self.compute / 1e12,
+            );
+            println!("| problem | ms | rate | of the device | slow twin, ms |");
+            println!("|---|---:|---:|---:|---:|");
+        }
+
+        fn line(&self, what: String, seconds: f64, work: Work, twin: Option<f64>) {
+            let (rate, share) = match work {
+                Work::Bytes(bytes) => {
+                    let rate = bytes as f64 / seconds;
+                    (format!("{:.1} GB/s", rate / 1e9), rate / self.bandwidth)
+                }
+                Work::Flops(flops) => {
+                    let rate = flops as f64 / seconds;
+                    (format!("{:.2} TFLOP/s", rate / 1e12), rate / self.compute)
+                }
+            };
+            println!(
+                "| {what} | {:.3} | {rate} | {:.0} % | {} |",
+                seconds * 1e3,
+                share * 100.0,
+                twin.map_or("-".to_owned(), |twin| format!("{:.3}", twin * 1e3)),
+            );
+        }
+
+        fn run(&self, small: bool) {
+            if small {
+                problems::ATTENTION.map(|p| self.attention(p));
+                problems::ROTARY.map(|p| self.rotary(p));
+                problems::ROWS.map(|p| self.rows(p));
+                problems::LOSS.map(|p| self.loss(p));
+            } else {
+                problems::TIMED_ATTENTION.map(|p| self.attention(p));
+                problems::TIMED_ROTARY.map(|p| self.rotary(p));
+                problems::TIMED_ROWS.map(|p| self.rows(p));
+                problems::TIMED_LOSS.map(|p| self.loss(p));
+            }
+            println!();
+        }
+
+        fn attention(&self, p: problems::Attention) {
+            let q = self.tensor([p.b, p.h, p.n, p.d]);
+            let k = self.tensor([p.b, p.h, p.m, p.d]);
+            let v = self.tensor([p.b, p.h, p.m, p.d]);
+            let keys = self.ints(p.ranges(), [p.n, 2]);
+            let seconds =
+                self.seconds(|| ops::attention(q.clone(), k.clone(), v.clone(), keys.clone()));
+            let logits = 4 * p.b * p.h * p.n * p.m;
+            let twin = (logits <= TWIN_BYTES).then(|| {
+                let (q, k, v) = (cube(&q), cube(&k), cube(&v));
+                let keys: IntTensor<CubeBackend> =
+                    keys.try_into_primitive::<CubeBackend>().unwrap();
+                self.seconds(|| {
+                    let (q, k, v) = (q.clone(), k.clone(), v.clone());
+                    reference::attention::<CubeBackend>(q, k, v, keys.clone())
+                })
+            });
+            let what = format!(
+                "attention b {} h {} n {} m {} d {} window {}",
+                p.b, p.h, p.n, p.m, p.d, p.window
+            );
+            // A few queries are bound by reading the keys and values, many by arithmetic.
+            let work = if p.n <= 4 {
+                Work::Bytes(2 * p.b * p.h * p.window.min(p.m) * p.d * self.dtype.size())
+            } else {
+                Work::Flops(4 * p.pairs() * p.d)
+            };
+            self.line(what, seconds, work, twin);
+        }
+
+        fn rotary(&self, p: problems::Rotary) {
+            let x = self.tensor([p.b, p.n, p.h, p.d]).swap_dims(1, 2);
+            let table = self.tensor([p.n, p.d / 2]).cast(DType::F32);
+            let seconds = self.seconds(|| ops::rotary(x.clone(), table.clone(), table.clone()));
+            let (raw, raw_table) = (cube(&x), cube(&table));
+            let twin = self.seconds(|| {
+                let table = raw_table.clone();
+                reference::rotary::<CubeBackend>(raw.clone(), table.clone(), table)
+            });
+            let bytes = 2 * p.b * p.h * p.n * p.d * self.dtype.size() + 4 * p.n * p.d;
+            self.line(format!("{p:?}"), seconds, Work::Bytes(bytes), Some(twin));
+        }
+
+        fn rows(&self, p: problems::Rows) {
+            let bytes = p.n * p.c * self.dtype.size();
+            let x = self.tensor([p.n, p.c]);
+            let weight = self.tensor([p.c]).cast(DType::F32);
+            let seconds = self.seconds(|| ops::rms_norm(x.clone(), weight.clone(), 1e-6));
+            let (raw, raw_weight) = (cube(&x), cube(&weight));
+            let twin = self.seconds(|| {
+                reference::rms_norm::<CubeBackend>(raw.clone(), raw_weight.clone(), 1e-6)
+            });
+            let what = format!("RMSNorm n {} c {}", p.n, p.c);
+            self.line(what, seconds, Work::Bytes(2 * bytes), Some(twin));
+            let seconds = self.seconds(|| ops::swiglu(x.clone(), x.clone()));
+            let twin = self.seconds(|| reference::swiglu::<CubeBackend>(raw.clone(), raw.clone()));
+            let what = format!("SwiGLU n {} c {}", p.n, p.c);
+            self.line(what, seconds, Work::Bytes(3 * bytes), Some(twin));
+        }
+
+        fn loss(&self, p: problems::Loss) {
+            let (hidden, head) = (self.tensor([p.n, p.c]), self.tensor([p.v, p.c]));
+            let targets = self.ints(vec![0; p.n], [p.n]);
+            let seconds =
+                self.seconds(|| ops::token_loss(hidden.clone(), head.clone(), targets.clone()));
+            let (hidden, head) = (cube(&hidden), cube(&head));
+            let targets: IntTensor<CubeBackend> =
+                targets.try_into_primitive::<CubeBackend>().unwrap();
+            let twin = self.seconds(|| {
+                let (hidden, head) = (hidden.clone(), head.clone());
+                reference::token_loss::<CubeBackend>(hidden, head, targets.clone())
+            });
+            let what = format!("loss n {} c {} v {}", p.n, p.c, p.v);
+            let flops = 2 * p.n * p.c * p.v;
+            self.line(what, seconds, Work::Flops(flops), Some(twin));
+        }
+    }
+
+    /// What a problem cannot do with less of.
+    enum Work {
+        Bytes(usize),
+        Flops(usize),
+    }
+
+    fn cube<const D: usize>(x: &Tensor<D>) -> FloatTensor<CubeBackend> {
+        x.clone().try_into_primitive::<CubeBackend>().unwrap()
+    }
+}
