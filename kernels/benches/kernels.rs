@@ -151,15 +151,21 @@ mod gpu {
 
         fn run(&self, small: bool) {
             if small {
-                problems::ATTENTION.map(|p| self.attention(p));
-                problems::ROTARY.map(|p| self.rotary(p));
-                problems::ROWS.map(|p| self.rows(p));
-                problems::LOSS.map(|p| self.loss(p));
+                problems::ATTENTION
+                    .into_iter()
+                    .for_each(|p| self.attention(p));
+                problems::ROTARY.into_iter().for_each(|p| self.rotary(p));
+                problems::ROWS.into_iter().for_each(|p| self.rows(p));
+                problems::LOSS.into_iter().for_each(|p| self.loss(p));
             } else {
-                problems::TIMED_ATTENTION.map(|p| self.attention(p));
-                problems::TIMED_ROTARY.map(|p| self.rotary(p));
-                problems::TIMED_ROWS.map(|p| self.rows(p));
-                problems::TIMED_LOSS.map(|p| self.loss(p));
+                problems::TIMED_ATTENTION
+                    .into_iter()
+                    .for_each(|p| self.attention(p));
+                problems::TIMED_ROTARY
+                    .into_iter()
+                    .for_each(|p| self.rotary(p));
+                problems::TIMED_ROWS.into_iter().for_each(|p| self.rows(p));
+                problems::TIMED_LOSS.into_iter().for_each(|p| self.loss(p));
             }
             println!();
         }

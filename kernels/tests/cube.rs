@@ -1,11 +1,11 @@
-//! Every GPU kernel against loops in float64, through wgpu: on a machine without a GPU that is Mesa's
-//! software Vulkan.
+//! Every GPU kernel against loops in float64, on the first GPU of this build's kinds. With wgpu, on a machine without a GPU,
+//! that is Mesa's software Vulkan.
 //!
 //! A kernel may be off by twice what the slow twin is off in the same type, plus what adding and
 //! subtracting 0.3 costs twice in that type. In attention it may also be off by what f32 logits of their size
 //! leave open, since the twin adds up their products in another order. A device or a type that is missing is a skip, printed with the
 //! number of checks; with `LONGSPAN_GPU_TESTS=strict` a missing device fails.
-#![cfg(feature = "wgpu")]
+#![cfg(feature = "cube")]
 
 mod device;
 mod problems;

@@ -13,22 +13,30 @@ use crate::problems::random;
 
 const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
-/// The first wgpu device; none is a skip of `checks` checks.
+/// The first GPU of the kinds in this build; none is a skip of `checks` checks.
 pub fn device(test: &str, checks: usize) -> Option<Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let kinds = [
+        #[cfg(feature = "cuda")]
+        DeviceType::Cuda,
+        #[cfg(feature = "rocm")]
+        DeviceType::Rocm,
+        #[cfg(feature = "metal")]
+        DeviceType::Metal,
+        #[cfg(feature = "wgpu")]
+        DeviceType::Wgpu,
+    ];
     let first = || {
-        Device::enumerate(DeviceType::Wgpu)
-            .into_vec()
-            .into_iter()
+        let kinds = kinds.iter().cloned();
+        kinds
+            .flat_map(|kind| Device::enumerate(kind).into_vec())
             .next()
     };
     let device = DEVICE.get_or_init(first).clone();
     if device.is_none() {
         let strict = std::env::var("LONGSPAN_GPU_TESTS").is_ok_and(|value| value == "strict");
-        assert!(!strict, "{test}: wgpu finds no device");
-        skip(format_args!(
-            "{test}: wgpu finds no device ({checks} checks)"
-        ));
+        assert!(!strict, "{test}: no GPU was found");
+        skip(format_args!("{test}: no GPU was found ({checks} checks)"));
     }
     device
 }
