@@ -51,7 +51,11 @@ fn the_shipped_model_reads_and_recalls() {
     assert!(floor.contains("floor"), "{floor}");
     for record in records(&run.join("records.jsonl")) {
         let perplexity = record["perplexity"].as_f64().unwrap();
-        assert!((2.4..6.0).contains(&perplexity), "{record}");
+        let expected = match (record["method"].as_str(), record["length"].as_u64()) {
+            (Some("plain"), Some(1024)) => 4.0..8.0,
+            _ => 2.2..3.6,
+        };
+        assert!(expected.contains(&perplexity), "{record}");
     }
     // Needles found, out of 18, by method and length.
     let needles = records(&run.join("needle.jsonl"));
@@ -68,7 +72,7 @@ fn the_shipped_model_reads_and_recalls() {
     );
     assert!(trained >= 17.0, "{trained} of 18 at the trained length");
     assert!(
-        scaled > plain + 3.0,
+        scaled >= 12.0 && plain <= 2.0,
         "at 1024 tokens: {scaled} with ntk + logn, {plain} without"
     );
 }
