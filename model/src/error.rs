@@ -6,7 +6,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The device does not run the model.
-    #[error("a model with weights in {dtype}, on this device: {reason}")]
+    #[error(
+        "a model with weights in {dtype}, on this device: {reason}; give dtype f32 (model.dtype in a config, --dtype of \
+         score) if it is the type, or --device cpu"
+    )]
     Device {
         /// The type of the weights.
         dtype: &'static str,
