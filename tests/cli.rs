@@ -361,7 +361,12 @@ fn shipped_configs_are_valid() {
     for entry in std::fs::read_dir(&configs).unwrap() {
         let path = entry.unwrap().path();
         // Those on built-in data are run below and in needle.rs, that of a training in train.rs.
-        let elsewhere = ["quickstart.toml", "needle.toml", "tiny.toml"];
+        let elsewhere = [
+            "quickstart.toml",
+            "longer-context.toml",
+            "needle.toml",
+            "tiny.toml",
+        ];
         if elsewhere.iter().any(|name| path.ends_with(name)) {
             continue;
         }
@@ -375,6 +380,11 @@ fn shipped_configs_are_valid() {
         count += 1;
     }
     assert!(count >= 3);
+    let longer = configs.join("longer-context.toml");
+    let longer = longer.to_string_lossy().into_owned();
+    let fewer = ["--set", "perplexity.max_tokens=1024"];
+    let stdout = succeed(dir.path(), &[&["run", &longer][..], &fewer].concat());
+    assert!(stdout.contains("## last_k"), "{stdout}");
     // The README's first command, with fewer tokens.
     let quickstart = configs.join("quickstart.toml");
     let fewer = [
