@@ -241,13 +241,13 @@ impl<'a> PerplexityRun<'a> {
             bar.set_message(format!("{name}, {} tokens", pass.length));
             let windows = pass.starts.len() as u64;
             if !memory.fits(PERPLEXITY, name, pass.length, pass.cost.bytes) {
-                bar.inc(windows * pass.cost.operations >> SHIFT);
+                bar.inc((windows * pass.cost.operations) >> SHIFT);
                 continue;
             }
             let key = pass.key(method, self.perplexity, model, &self.stream);
             let losses = match folder.read_nll(&key, pass.starts.len(), pass.length) {
                 Some(losses) => {
-                    bar.inc(windows * pass.cost.operations >> SHIFT);
+                    bar.inc((windows * pass.cost.operations) >> SHIFT);
                     losses
                 }
                 None => {
@@ -347,7 +347,7 @@ impl<'a> PerplexityRun<'a> {
 fn progress_bar(passes: &[&Pass]) -> ProgressBar {
     let total = passes
         .iter()
-        .map(|pass| pass.starts.len() as u64 * pass.cost.operations >> SHIFT)
+        .map(|pass| (pass.starts.len() as u64 * pass.cost.operations) >> SHIFT)
         .sum();
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %, {eta} left: {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -161,7 +161,7 @@ impl<'a> NeedleRun<'a> {
         let prompts_of = |cell: &Cell| self.prompts.at(cell.point);
         let work = |cell: &Cell, prompts: &[(Needle, Prompt)]| {
             let cost = self.costs[&(cell.method, cell.point.length)];
-            passes(cell.point, prompts) as u64 * cost.operations >> SHIFT
+            (passes(cell.point, prompts) as u64 * cost.operations) >> SHIFT
         };
         let mut total = 0;
         for cell in &todo {
