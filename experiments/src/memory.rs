@@ -63,10 +63,16 @@ impl Memory {
         }
     }
 
-    /// Whether a pass that needs so many bytes besides the weights fits; says so and remembers it if not.
-    pub fn fits(&mut self, what: &str, method: &str, length: usize, bytes: u64) -> bool {
+    /// What a pass takes that holds so many bytes besides the weights, and whether that is within the limit.
+    pub fn needed(&self, bytes: u64) -> (ByteSize, bool) {
         let needed = ByteSize(self.weights + bytes);
-        if needed <= self.limit {
+        (needed, needed <= self.limit)
+    }
+
+    /// Whether such a pass fits; says so and remembers it if not.
+    pub fn fits(&mut self, what: &str, method: &str, length: usize, bytes: u64) -> bool {
+        let (needed, fits) = self.needed(bytes);
+        if fits {
             return true;
         }
         crate::tell(format_args!(

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use bytesize::ByteSize;
 use longspan_model::{PassCost, operations_per_second};
 
-use crate::memory;
+use crate::memory::{self, Memory};
 use crate::report::{length_labels, padded};
 use crate::run::Sweep;
 use crate::{config::RunConfig, print};
@@ -34,6 +34,7 @@ pub fn plan(path: &Path, set: &[String], limit: Option<ByteSize>) -> Result<()> 
     let sweep = Sweep::new(&config, path)?;
     let limit = limit.unwrap_or_else(memory::available);
     let weights = sweep.weight_bytes()?;
+    let memory = Memory::new(limit, weights);
     let rate = operations_per_second(&Device::flex());
     let mut rows = vec![
         [
@@ -52,12 +53,8 @@ pub fn plan(path: &Path, set: &[String], limit: Option<ByteSize>) -> Result<()> 
     let mut total = 0.0;
     for planned in sweep.planned()? {
         let operations = planned.passes as f64 * planned.cost.operations as f64;
-        let needed = ByteSize(weights + planned.cost.bytes);
-        let fits = match needed <= limit {
-            true => "",
-            false => " (refused)",
-        };
-        if fits.is_empty() {
+        let (needed, fits) = memory.needed(planned.cost.bytes);
+        if fits {
             total += operations;
         }
         rows.push(vec![
@@ -68,7 +65,7 @@ pub fn plan(path: &Path, set: &[String], limit: Option<ByteSize>) -> Result<()> 
             planned.passes.to_string(),
             format!("{:.3}", operations / 1e12),
             duration(operations / rate),
-            format!("{needed}{fits}"),
+            format!("{needed}{}", if fits { "" } else { " (refused)" }),
         ]);
     }
     print(&format!(

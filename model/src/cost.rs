@@ -12,8 +12,8 @@ use crate::{QwenConfig, WeightType};
 
 /// Bytes of a value that is not a matrix of the model: activations, vectors and tables are f32, key ranges i32.
 const VALUE: u64 = 4;
-/// What the CPU kernels hold besides, by thread and for the losses of a block of rows: at most this much for a
-/// vocabulary of 151,936.
+/// What the CPU kernels hold besides: the partial losses of a block of rows (19 MiB for a vocabulary of 151,936)
+/// and a few MiB a thread, reckoned for a few threads.
 const WORKSPACE: u64 = 32 << 20;
 
 /// Arithmetic and memory of a pass over one sequence.
