@@ -33,7 +33,7 @@ pub struct Band {
     pub spectrum: Spectrum,
 }
 
-/// What one layer's attention does with a sequence.
+/// What one layer's attention does with a sequence, or with some consecutive queries of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerPlan {
     /// Disjoint bands of keys.
@@ -91,6 +91,20 @@ impl Method {
     /// # Errors
     /// When the windows do not fit the model's layers, or the frequency method refuses its options.
     pub fn plan(&self, model: &Model, length: Length) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
+        self.plan_queries(model, length, 0..length.total)
+    }
+
+    /// [`Method::plan`] for the queries at `queries` alone: key ranges, query positions and scales have one
+    /// entry for each of them, key positions one for each of `length.total` keys.
+    ///
+    /// # Errors
+    /// As [`Method::plan`].
+    pub fn plan_queries(
+        &self,
+        model: &Model,
+        length: Length,
+        queries: Range<usize>,
+    ) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
         let windows = self.window.layers.sizes(model.layers)?;
         if self.sinks > 0 && windows.iter().all(Option::is_none) {
             return Err(PlanError::SinksWithoutWindow { sinks: self.sinks });
@@ -100,17 +114,27 @@ impl Method {
         }
         let mut plans: Vec<Arc<LayerPlan>> = Vec::with_capacity(model.layers);
         for window in windows {
-            let plan = self.layer_plan(&model.rope, length, window)?;
+            let plan = self.layer_plan(&model.rope, length, queries.clone(), window)?;
             let known = plans.iter().find(|known| ***known == plan).cloned();
             plans.push(known.unwrap_or_else(|| Arc::new(plan)));
         }
         Ok(plans)
     }
 
+    /// For each layer, how many tokens up to a query the method lets it see beside the first [`sinks`](Method::sinks);
+    /// `None` where it sees all.
+    ///
+    /// # Errors
+    /// When the windows do not fit the model's layers.
+    pub fn windows(&self, layers: usize) -> Result<Vec<Option<usize>>, PlanError> {
+        self.window.layers.sizes(layers)
+    }
+
     fn layer_plan(
         &self,
         rope: &Rope,
         length: Length,
+        queries: Range<usize>,
         window: Option<usize>,
     ) -> Result<LayerPlan, PlanError> {
         let seen = match (self.window.alpha, window) {
@@ -121,39 +145,41 @@ impl Method {
             _ => length,
         };
         let spectrum = self.rope.spectrum(rope, seen)?;
-        let position: Vec<f64> = (0..length.total).map(|i| i as f64).collect();
+        let positions = |tokens: Range<usize>| tokens.map(|i| i as f64).collect();
         let band = |keys| Band {
             keys,
-            q_position: position.clone(),
-            k_position: position.clone(),
+            q_position: positions(queries.clone()),
+            k_position: positions(0..length.total),
             spectrum: spectrum.clone(),
         };
 
-        let queries = 0..length.total as u32;
+        let rows = queries.start as u32..queries.end as u32;
         let first_in_window = |i: u32| match window {
             Some(window) => (i as usize + 1).saturating_sub(window) as u32,
             None => 0,
         };
         let mut bands = vec![band(
-            queries.clone().map(|i| first_in_window(i)..i + 1).collect(),
+            rows.clone().map(|i| first_in_window(i)..i + 1).collect(),
         )];
         // The sinks keep their true positions and are a band of their own, so that a kernel walks
         // over two short ranges of keys and never over what lies between them.
         if self.sinks > 0 && window.is_some() {
             let sinks = self.sinks.min(length.total) as u32;
             bands.push(band(
-                queries.map(|i| 0..sinks.min(first_in_window(i))).collect(),
+                rows.map(|i| 0..sinks.min(first_in_window(i))).collect(),
             ));
         }
 
         let visible =
-            |i: usize| -> usize { bands.iter().map(|band| band.keys[i].len()).sum::<usize>() };
+            |row: usize| -> usize { bands.iter().map(|band| band.keys[row].len()).sum::<usize>() };
         let log_trained = (rope.trained as f64).ln();
-        let query_scale = (0..length.total)
-            .map(|i| match self.logn {
+        let query_scale = queries
+            .clone()
+            .enumerate()
+            .map(|(row, i)| match self.logn {
                 LogN::Off => 1.0,
                 LogN::On(LogNLength::Position) => ((i + 1) as f64).ln() / log_trained,
-                LogN::On(LogNLength::Visible) => (visible(i) as f64).ln() / log_trained,
+                LogN::On(LogNLength::Visible) => (visible(row) as f64).ln() / log_trained,
             })
             .map(|scale| scale.max(1.0))
             .collect();
@@ -251,6 +277,37 @@ mod tests {
         assert_eq!(plans[0].query_scale, [1.0, 1.0, 1.0, 1.0, five, five, five]);
         assert_eq!(plans[1].bands.len(), 1);
         assert_eq!(plans[1].bands[0].keys[6], 0..7);
+    }
+
+    /// Every row of a plan can be had alone.
+    #[test]
+    fn queries_can_be_planned_apart() {
+        let rope = Rope {
+            dim: 8,
+            base: 1e4,
+            trained: 6,
+        };
+        let model = Model { rope, layers: 2 };
+        let length = Length {
+            total: 20,
+            prefill: 20,
+        };
+        let method = json!({"name": "all", "rope": {"kind": "dynamic_ntk"}, "window": [5, "full"], "sinks": 2,
+            "logn": {"length": "visible"}});
+        let method: Method = serde_json::from_value(method).unwrap();
+        let whole = method.plan(&model, length).unwrap();
+        for queries in [0..1, 3..9, 19..20] {
+            let part = method.plan_queries(&model, length, queries.clone()).unwrap();
+            for (whole, part) in whole.iter().zip(&part) {
+                assert_eq!(part.query_scale, whole.query_scale[queries.clone()]);
+                for (whole, part) in whole.bands.iter().zip(&part.bands) {
+                    assert_eq!(part.keys, whole.keys[queries.clone()]);
+                    assert_eq!(part.q_position, whole.q_position[queries.clone()]);
+                    assert_eq!(part.k_position, whole.k_position);
+                    assert_eq!(part.spectrum, whole.spectrum);
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! attributes; none does before there are [`OPENING`] notions. After [`STATEMENTS`] notions the article
 //! ends. Only integers and a fixed random generator make the text: it is the same on every machine.
 //!
-//! It can be read in one way only: numbers have three digits, values four, and no sentence's start (up
+//! It can be read in one way only: numbers have three digits, values six, and no sentence's start (up
 //! to its first slot) and no word is the beginning of another of its kind. So the probability of the text
 //! is the product of the probabilities of its choices; each is a [`Piece`].
 //!
@@ -200,8 +200,8 @@ impl Writer {
     }
 
     fn draw_notion(&mut self) -> Notion {
-        let [a, b, c] = [(); 3].map(|()| self.pick(&SYLLABLES));
-        let name = format!("{a}{b}{c} {}", self.pick(&NOUNS));
+        let [a, b] = [(); 2].map(|()| self.pick(&SYLLABLES));
+        let name = format!("{a}{b} {}", self.pick(&NOUNS));
         let letter = self.pick(&LETTERS);
         let [a, b] = [(); 2].map(|()| self.pick(&SUBSCRIPTS));
         let symbol = format!("{letter}_{{{a}{b}}}");
@@ -213,7 +213,7 @@ impl Writer {
             copy_end: None,
         };
         [
-            attribute(name, SYLLABLES.len().pow(3) * NOUNS.len()),
+            attribute(name, SYLLABLES.len().pow(2) * NOUNS.len()),
             attribute(symbol, LETTERS.len() * SUBSCRIPTS.len().pow(2)),
             attribute(quantity, QUANTITIES.len()),
             attribute(value.to_string(), VALUES.len()),

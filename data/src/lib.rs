@@ -10,6 +10,7 @@
 
 mod articles;
 mod builtin;
+mod chat;
 mod corpus;
 mod draw;
 mod error;
@@ -22,6 +23,7 @@ mod words;
 
 pub use articles::{Article, Piece, held_out_articles, training_articles};
 pub use builtin::{BuiltinModel, TINY};
+pub use chat::{Chat, ChatFormat};
 pub use corpus::{BUILTIN_ARTICLES, Corpus, Document};
 pub use draw::Draw;
 pub use error::DataError;

@@ -122,7 +122,8 @@ impl Tokenizer {
         Ok(String::from_utf8_lossy(&self.decode_bytes(ids)?).into_owned())
     }
 
-    fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>, DataError> {
+    /// The bytes of ids: what one token stands for need not be whole characters.
+    pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>, DataError> {
         (self.pieces.decode_bytes(ids)).map_err(|error| DataError::UnknownToken {
             id: error.token,
             size: self.vocab_size(),
@@ -143,6 +144,11 @@ impl Tokenizer {
     /// The number of tokens, special ones included.
     pub fn vocab_size(&self) -> usize {
         self.ranks + self.special.len()
+    }
+
+    /// `<|endoftext|>`, which ends a document.
+    pub fn end_of_text(&self) -> u32 {
+        self.ranks as u32
     }
 
     /// Whether an id is a special token's.

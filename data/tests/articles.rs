@@ -155,18 +155,18 @@ impl<'a> Reader<'a> {
                 }
                 '#' => self.reference(),
                 'N' => {
-                    let noun = self.length(self.at + 10, |c| c.is_ascii_lowercase());
-                    self.attribute('N', 10 + noun, 32 * 32 * 32 * 16);
+                    let noun = self.length(self.at + 7, |c| c.is_ascii_lowercase());
+                    self.attribute('N', 7 + noun, 32 * 32 * 16);
                 }
                 'S' => {
                     let length = self.length(self.at, |c| !"$|".contains(c));
-                    self.attribute('S', length, 16 * 16 * 16);
+                    self.attribute('S', length, 16 * 10 * 10);
                 }
                 'Q' => {
                     let length = self.length(self.at, |c| c.is_ascii_lowercase());
                     self.attribute('Q', length, 8);
                 }
-                'V' => self.attribute('V', 4, 9000),
+                'V' => self.attribute('V', 6, 900_000),
                 '*' => {
                     let length = self.length(self.at, |c| c != '}');
                     self.take(length, 8f64.ln());
@@ -265,8 +265,7 @@ fn words_fill_their_spaces() {
                 'N' => {
                     add("syllable 1", &text[..3]);
                     add("syllable 2", &text[3..6]);
-                    add("syllable 3", &text[6..9]);
-                    add("noun", &text[9..]);
+                    add("noun", &text[6..]);
                 }
                 'S' => {
                     let (letter, subscript) = text.rsplit_once("_{").unwrap();
@@ -282,18 +281,17 @@ fn words_fill_their_spaces() {
     for (list, size) in [
         ("syllable 1", 32),
         ("syllable 2", 32),
-        ("syllable 3", 32),
         ("noun", 16),
         ("letter", 16),
-        ("subscript 1", 16),
-        ("subscript 2", 16),
+        ("subscript 1", 10),
+        ("subscript 2", 10),
         ("quantity", 8),
     ] {
         assert_eq!(words[list].len(), size, "{list}");
     }
     let mut values = words["value"].iter().map(|value| value.parse().unwrap());
-    assert!(values.all(|value: usize| (1000..10_000).contains(&value)));
-    assert!(words["value"].len() > 8500); // 28,800 draws of 9,000
+    assert!(values.all(|value: usize| (100_000..1_000_000).contains(&value)));
+    assert!(words["value"].len() > 28_000); // 28,800 draws of 900,000
 }
 
 #[test]
@@ -341,22 +339,22 @@ fn what_is_cut_off_costs() {
 
     // The edge: a copy that is cut counts as visible, one that ends at the cut does not.
     let text = |range: &Range<usize>| &article.text[range.clone()];
-    let is_name = |text: &str| text.contains(' ') && text.as_bytes()[0].is_ascii_lowercase();
-    let names: Vec<_> = (article.pieces().iter())
-        .filter(|piece| is_name(text(&piece.range)))
+    let is_value = |text: &str| text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit());
+    let values: Vec<_> = (article.pieces().iter())
+        .filter(|piece| is_value(text(&piece.range)))
         .take(1000)
         .collect();
     let mut copies = 0;
-    for (i, name) in names.iter().enumerate() {
-        let earlier = names[..i].iter();
+    for (i, value) in values.iter().enumerate() {
+        let earlier = values[..i].iter();
         let Some(last) = earlier
             .rev()
-            .find(|other| text(&other.range) == text(&name.range))
+            .find(|other| text(&other.range) == text(&value.range))
         else {
             continue;
         };
-        assert_eq!(name.nll(last.range.end - 1), 0.0);
-        assert!(name.nll(last.range.end) > 13.0);
+        assert_eq!(value.nll(last.range.end - 1), 0.0);
+        assert!(value.nll(last.range.end) > 13.0);
         copies += 1;
     }
     assert!(copies > 500);

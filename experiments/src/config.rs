@@ -341,6 +341,23 @@ pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
 }
 
 /// Sets `a.b.0.c=value` in a table.
+/// A method given by keys of its table, as `rope.kind=dynamic_ntk`; none of them is plain RoPE.
+///
+/// # Errors
+/// Keys or values that a `[[method]]` table would refuse.
+pub fn method(set: &[String]) -> Result<Method> {
+    let mut table = toml::Table::new();
+    table.insert("name".to_owned(), "plain".into());
+    for assignment in set {
+        apply(&mut table, assignment).with_context(|| format!("--set {assignment}"))?;
+    }
+    let whose = || format!("--set {}", set.join(" --set "));
+    let mut methods = [Method::deserialize(table).with_context(whose)?];
+    prepare_methods(&mut methods).with_context(whose)?;
+    let [method] = methods;
+    Ok(method)
+}
+
 fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let Some((path, value)) = assignment.split_once('=') else {
         bail!("no '='; write key=value, such as perplexity.max_tokens=65536");

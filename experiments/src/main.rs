@@ -3,9 +3,11 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod cells;
+mod chat;
 mod config;
 mod device;
 mod floor;
+mod generate;
 mod list;
 mod log;
 mod memory;
@@ -109,6 +111,24 @@ Examples:
   longspan score --model checkpoints/Qwen-7B --methods methods.toml --tokens ids.jsonl --out nll.jsonl
   longspan score --model checkpoints/Qwen-7B --methods methods.toml --method plain --text paper.txt --out nll.jsonl")]
     Score(score::Args),
+    /// Go on from a prompt, with keys and values kept
+    #[command(after_help = "\
+Tokens are chosen as generation_config.json in the model's folder says, where options do not say otherwise;
+without it, the most probable one.
+
+Examples:
+  longspan generate --model builtin:tiny --max-new-tokens 100 '\\documentclass{article}'
+  longspan generate --model checkpoints/Qwen-7B --file paper.tex --set rope.kind=dynamic_ntk --set logn=true \\
+      --temperature 0.8 --top-p 0.9 --seed 1")]
+    Generate(generate::Args),
+    /// Talk with a chat model
+    #[command(after_help = "\
+/reset forgets the conversation, /exit or the end of the input ends it.
+
+Examples:
+  longspan chat --model checkpoints/Qwen-7B-Chat
+  longspan chat --model checkpoints/Qwen-7B-Chat --system 'Answer in one line.' --set rope.kind=dynamic_ntk")]
+    Chat(chat::Args),
     /// Text to token ids, and back
     #[command(after_help = "\
 Examples:
@@ -178,6 +198,8 @@ fn execute(command: Command) -> Result<()> {
         } => plan::plan(&config, &set, memory_limit),
         Command::Devices => device::list(),
         Command::Score(args) => score::score(&args),
+        Command::Generate(args) => generate::generate(&args),
+        Command::Chat(args) => chat::chat(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::List { what } => list::list(what),
         Command::Report { dir } => report::report(&dir),

@@ -13,6 +13,7 @@
 //! name of a method. Wrong shapes are programming errors and panic.
 
 mod autodiff;
+mod cache;
 mod cpu;
 #[cfg(feature = "cube")]
 pub mod cube;
@@ -25,6 +26,7 @@ use burn::backend::Backend;
 use burn::backend::backend_extension;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
+pub use cache::{CacheType, KeyTables, LayerCache};
 pub use device::{KernelError, device_kind, supported};
 pub use plan::PlanTensors;
 
@@ -53,6 +55,37 @@ pub trait Ops: Backend {
         keys: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         reference::attention::<Self>(q, k, v, keys)
+    }
+
+    /// [`attention`](Ops::attention) of rotated queries over the keys and values of a cache: `k` and `v`
+    /// `[b, h, m, d]` of any float type, keys not yet rotated, `cos` and `sin` `[m, d/2]` of the keys. No gradients.
+    fn cached_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::cached_attention::<Self>(q, k, v, cos, sin, keys)
+    }
+
+    /// [`cached_attention`](Ops::cached_attention) over a cache of 8 bits a value: `k` and `v` of whole numbers from 0
+    /// to 255, and for each of their rows a slope and an offset, `k_line` and `v_line` `[b, h, m, 2]`.
+    #[allow(clippy::too_many_arguments)]
+    fn cached_attention_8bit(
+        q: FloatTensor<Self>,
+        k: IntTensor<Self>,
+        k_line: FloatTensor<Self>,
+        v: IntTensor<Self>,
+        v_line: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let k = reference::from_8bit::<Self>(k, k_line);
+        let v = reference::from_8bit::<Self>(v, v_line);
+        reference::cached_attention::<Self>(q, k, v, cos, sin, keys)
     }
 
     /// Gradients of [`attention`](Ops::attention) with respect to `q`, `k` and `v`, from its results and the

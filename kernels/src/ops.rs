@@ -39,6 +39,70 @@ pub fn attention(
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
+/// [`Ops::cached_attention`]: rotated `q` `[b, h, n, d]`, `k` and `v` `[b, h, m, d]` as the cache holds them, tables
+/// `[m, d/2]`, `keys` `[n, 2]` as i32; returns the output and its log-sum-exp `[b, h, n]`.
+pub fn cached_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    (cos, sin): (Tensor<2>, Tensor<2>),
+    keys: Tensor<2, Int>,
+) -> (Tensor<4>, Tensor<3>) {
+    check_cached(q.dims(), k.dims(), v.dims(), &cos, &sin, &keys);
+    let (output, lse) = <Dispatch as Ops>::cached_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        keys.into_dispatch(),
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
+}
+
+/// [`Ops::cached_attention_8bit`]: as [`cached_attention`], each of `k` and `v` as whole numbers with the lines
+/// `[b, h, m, 2]` of their rows.
+pub fn cached_attention_8bit(
+    q: Tensor<4>,
+    (k, k_line): (Tensor<4, Int>, Tensor<4>),
+    (v, v_line): (Tensor<4, Int>, Tensor<4>),
+    (cos, sin): (Tensor<2>, Tensor<2>),
+    keys: Tensor<2, Int>,
+) -> (Tensor<4>, Tensor<3>) {
+    check_cached(q.dims(), k.dims(), v.dims(), &cos, &sin, &keys);
+    let [b, h, m, _] = k.dims();
+    assert_eq!(k_line.dims(), [b, h, m, 2], "cached_attention: lines of k");
+    assert_eq!(v_line.dims(), [b, h, m, 2], "cached_attention: lines of v");
+    let (output, lse) = <Dispatch as Ops>::cached_attention_8bit(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        k_line.into_dispatch(),
+        v.into_dispatch(),
+        v_line.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        keys.into_dispatch(),
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
+}
+
+fn check_cached(
+    q: [usize; 4],
+    k: [usize; 4],
+    v: [usize; 4],
+    cos: &Tensor<2>,
+    sin: &Tensor<2>,
+    keys: &Tensor<2, Int>,
+) {
+    let [b, h, n, d] = q;
+    let m = k[2];
+    assert_eq!(k, [b, h, m, d], "cached_attention: k for q {q:?}");
+    assert_eq!(v, k, "cached_attention: v against k");
+    assert_eq!(cos.dims(), [m, d / 2], "cached_attention: cos for k {k:?}");
+    assert_eq!(sin.dims(), [m, d / 2], "cached_attention: sin for k {k:?}");
+    assert_eq!(keys.dims(), [n, 2], "cached_attention: keys for q {q:?}");
+}
+
 /// [`Ops::merge`]: outputs `[b, h, n, d]` with log-sum-exps `[b, h, n]`.
 pub fn merge(a: (Tensor<4>, Tensor<3>), b: (Tensor<4>, Tensor<3>)) -> (Tensor<4>, Tensor<3>) {
     assert_eq!(a.0.dims(), b.0.dims(), "merge: outputs");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use longspan_attention::LayerPlan;
+use longspan_attention::{Band, LayerPlan};
 use longspan_rope::Spectrum;
 use rayon::prelude::*;
 
@@ -30,15 +30,34 @@ pub(crate) struct BandTensors {
 
 /// What a table is made of: row `i` holds `scale[i] * mscale * cos(position[i] * inv_freq)`, and sin.
 #[derive(PartialEq)]
-struct TableSpec<'a> {
+pub(crate) struct TableSpec<'a> {
     position: &'a [f64],
     spectrum: &'a Spectrum,
     scale: Option<&'a [f64]>,
 }
 
-impl TableSpec<'_> {
+impl<'a> TableSpec<'a> {
+    /// The table of a band's queries.
+    pub fn queries(band: &'a Band, plan: &'a LayerPlan) -> Self {
+        let scaled = plan.query_scale.iter().any(|&scale| scale != 1.0);
+        TableSpec {
+            position: &band.q_position,
+            spectrum: &band.spectrum,
+            scale: scaled.then_some(plan.query_scale.as_slice()),
+        }
+    }
+
+    /// The table of keys at some positions.
+    pub fn keys(position: &'a [f64], spectrum: &'a Spectrum) -> Self {
+        TableSpec {
+            position,
+            spectrum,
+            scale: None,
+        }
+    }
+
     /// Angles, cos and sin in f64, stored in f32.
-    fn tensors(&self, device: &Device) -> Table {
+    pub fn tensors(&self, device: &Device) -> Table {
         let half = self.spectrum.inv_freq.len();
         let n = self.position.len();
         let (mut cos, mut sin) = (vec![0f32; n * half], vec![0f32; n * half]);
@@ -98,37 +117,37 @@ fn bands<'a>(
     specs: &mut Vec<TableSpec<'a>>,
     device: &Device,
 ) -> Vec<BandTensors> {
-    let scaled = plan.query_scale.iter().any(|&scale| scale != 1.0);
-    let query_scale = scaled.then_some(plan.query_scale.as_slice());
     let mut tensors = Vec::with_capacity(plan.bands.len());
     for band in &plan.bands {
-        // Kernels take the first and the last query of a block for the ends of what the block sees.
-        assert!(
-            band.keys
-                .windows(2)
-                .all(|pair| pair[0].start <= pair[1].start && pair[0].end <= pair[1].end),
-            "the key ranges of a band must not go back"
-        );
-        let spec = |position, scale| TableSpec {
-            position,
-            spectrum: &band.spectrum,
-            scale,
-        };
-        let q_table = position_of(specs, spec(&band.q_position, query_scale));
-        let k_table = position_of(specs, spec(&band.k_position, None));
-        let keys: Vec<i32> = band
-            .keys
-            .iter()
-            .flat_map(|keys| [keys.start as i32, keys.end as i32])
-            .collect();
-        let keys = TensorData::new(keys, [band.keys.len(), 2]);
+        let q_table = position_of(specs, TableSpec::queries(band, plan));
+        let k_table = position_of(specs, TableSpec::keys(&band.k_position, &band.spectrum));
         tensors.push(BandTensors {
             q_table,
             k_table,
-            keys: Tensor::from_data(keys, (device, DType::I32)),
+            keys: key_ranges(band, 0, device),
         });
     }
     tensors
+}
+
+/// The key ranges of a band `[n, 2]`, each moved `shift` keys to the front.
+///
+/// # Panics
+/// If they go back from one query to the next.
+pub(crate) fn key_ranges(band: &Band, shift: usize, device: &Device) -> Tensor<2, Int> {
+    // Kernels take the first and the last query of a block for the ends of what the block sees.
+    assert!(
+        band.keys
+            .windows(2)
+            .all(|pair| pair[0].start <= pair[1].start && pair[0].end <= pair[1].end),
+        "the key ranges of a band must not go back"
+    );
+    let moved = |key: u32| key as i32 - shift as i32;
+    let keys: Vec<i32> = (band.keys.iter())
+        .flat_map(|keys| [moved(keys.start), moved(keys.end)])
+        .collect();
+    let keys = TensorData::new(keys, [band.keys.len(), 2]);
+    Tensor::from_data(keys, (device, DType::I32))
 }
 
 /// Index of `item` in `list`, appended if it is new.

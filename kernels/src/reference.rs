@@ -81,6 +81,26 @@ pub fn attention<B: Backend>(
     (like::<B>(output, dtype), lse)
 }
 
+/// See [`Ops::cached_attention`](crate::Ops::cached_attention).
+pub fn cached_attention<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    keys: IntTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let k = rotary::<B>(f32::<B>(k), cos, sin);
+    attention::<B>(q, k, f32::<B>(v), keys)
+}
+
+/// `[b, h, m, d]` of `slope * q + offset`: whole numbers `q` `[b, h, m, d]`, `line` `[b, h, m, 2]`.
+pub fn from_8bit<B: Backend>(q: IntTensor<B>, line: FloatTensor<B>) -> FloatTensor<B> {
+    let q = B::int_into_float(q, FloatDType::F32);
+    let slope = narrow::<B>(line.clone(), 3, 0..1);
+    B::float_add(B::float_mul(q, slope), narrow::<B>(line, 3, 1..2))
+}
+
 /// `q k / sqrt(d)` `[b, h, n, m]`, minus infinity where a query does not see a key.
 fn masked_logits<B: Backend>(
     q: FloatTensor<B>,

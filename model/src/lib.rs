@@ -2,23 +2,28 @@
 //!
 //! [`Qwen::load`] opens a folder with `config.json` and safetensors; [`Qwen::plan`] lays a
 //! context-scaling method over it for one length; [`Qwen::nll`] scores tokens. Nothing is kept between passes.
+//! [`Decoder`] reads a sequence piece by piece and keeps keys and values; [`Sampler`] chooses what comes next.
 //! [`Trainer`] makes such a model.
 
 mod checkpoint;
 mod config;
 mod cost;
+mod decode;
 mod error;
 mod initial;
 mod qwen;
+mod sample;
 mod train;
 mod write;
 
 pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{QwenConfig, Shape};
 pub use cost::{PassCost, operations_per_second};
+pub use decode::{DecodeError, DecodeOptions, Decoder, Stale};
 pub use error::ModelError;
 pub use initial::Initial;
-pub use longspan_kernels::device_kind;
+pub use longspan_kernels::{CacheType, device_kind};
 pub use qwen::{PassPlan, Qwen};
+pub use sample::Sampler;
 pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};

@@ -183,8 +183,8 @@ impl Qwen {
             .expect("a loss is read back as f32"))
     }
 
-    /// Negative log likelihood `[n]` of `targets`, given hidden states `[n, hidden_size]`.
-    pub(crate) fn loss(&self, hidden: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+    /// Negative log likelihood `[n]`, nats, of `targets`, given hidden states `[n, hidden_size]`.
+    pub fn loss(&self, hidden: Tensor<2>, targets: &[u32]) -> Tensor<1> {
         ops::token_loss(hidden, self.lm_head.val(), self.ids(targets))
     }
 
@@ -194,11 +194,22 @@ impl Qwen {
     /// [`ModelError::Token`] for an id outside the vocabulary.
     pub fn hidden(&self, ids: &[u32], plan: &PassPlan) -> Result<Tensor<2>, ModelError> {
         assert_eq!(ids.len(), plan.tokens, "a plan is made for one length");
+        self.hidden_with(ids, |layer, q, k, v| {
+            ops::banded_attention(q, k, v, &plan.layers[layer])
+        })
+    }
+
+    /// [`Qwen::hidden`] with the attention of each layer given: of un-rotated `q`, `k` and `v` `[1, h, n, d]`.
+    pub(crate) fn hidden_with(
+        &self,
+        ids: &[u32],
+        mut attend: impl FnMut(usize, Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
+    ) -> Result<Tensor<2>, ModelError> {
         self.check(ids)?;
         let embedded = self.wte.val().select(0, self.ids(ids));
         let mut hidden = embedded.cast(DType::F32);
-        for (block, plan) in self.h.iter().zip(&plan.layers) {
-            hidden = block.forward(hidden, plan, &self.config);
+        for (layer, block) in self.h.iter().enumerate() {
+            hidden = block.forward(hidden, &self.config, |q, k, v| attend(layer, q, k, v));
         }
         Ok(ops::rms_norm(hidden, self.ln_f.val(), self.config.epsilon))
     }
@@ -217,7 +228,7 @@ impl Qwen {
     }
 
     /// The device of the parameters.
-    pub(crate) fn device(&self) -> Device {
+    pub fn device(&self) -> Device {
         self.info.device.clone()
     }
 
@@ -259,15 +270,25 @@ impl Block {
         })
     }
 
-    fn forward(&self, hidden: Tensor<2>, plan: &PlanTensors, config: &QwenConfig) -> Tensor<2> {
-        let attention = self.attention(hidden.clone(), plan, config);
+    fn forward(
+        &self,
+        hidden: Tensor<2>,
+        config: &QwenConfig,
+        attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<2> {
+        let attention = self.attention(hidden.clone(), config, attend);
         let hidden = hidden + attention;
         let mlp = self.mlp(hidden.clone(), config);
         hidden + mlp
     }
 
     /// `[n, hidden]` to `[n, hidden]`.
-    fn attention(&self, x: Tensor<2>, plan: &PlanTensors, config: &QwenConfig) -> Tensor<2> {
+    fn attention(
+        &self,
+        x: Tensor<2>,
+        config: &QwenConfig,
+        attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<2> {
         let [n, width] = x.dims();
         let (heads, d) = (config.heads, config.head_dim);
         let x = ops::rms_norm(x, self.ln_1.val(), config.epsilon);
@@ -278,7 +299,7 @@ impl Block {
             let part = qkv.clone().slice([0..n, i..i + 1, 0..heads, 0..d]);
             part.permute([1, 2, 0, 3])
         };
-        let output = ops::banded_attention(part(0), part(1), part(2), plan);
+        let output = attend(part(0), part(1), part(2));
         drop(qkv);
         let output = output.permute([0, 2, 1, 3]).reshape([n, width]);
         ops::linear(output, self.c_proj.val())

@@ -49,7 +49,7 @@ pub const SENTENCES: [(u64, &str); 12] = [
     ),
 ];
 
-/// A name is three of these and a noun.
+/// A name is two of these and a noun.
 pub const SYLLABLES: [&str; 32] = [
     "bal", "cor", "del", "fan", "gri", "hol", "jar", "kem", "lis", "mur", "nov", "pel", "qui",
     "ros", "sol", "tav", "ulm", "ver", "wen", "xan", "yor", "zim", "ast", "eck", "bru", "dag",
@@ -94,15 +94,13 @@ pub const LETTERS: [&str; 16] = [
     "\\Xi",
 ];
 /// Subscripts of a symbol.
-pub const SUBSCRIPTS: [&str; 16] = [
-    "a", "b", "c", "d", "h", "j", "k", "m", "n", "p", "q", "r", "s", "t", "u", "w",
-];
+pub const SUBSCRIPTS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 /// What a value is the value of.
 pub const QUANTITIES: [&str; 8] = [
     "depth", "rank", "index", "weight", "width", "height", "degree", "defect",
 ];
-/// Values have four digits.
-pub const VALUES: Range<usize> = 1000..10_000;
+/// Values have six digits.
+pub const VALUES: Range<usize> = 100_000..1_000_000;
 /// Headings.
 pub const TOPICS: [&str; 8] = [
     "Preliminaries",

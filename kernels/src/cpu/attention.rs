@@ -1,4 +1,5 @@
-//! Attention over one band of keys, in tiles.
+//! Attention over one band of keys, in tiles: keys and values as a pass has just made them, or as a cache holds
+//! them.
 //!
 //! A task is a block of queries of one head. It walks the tiles of keys that any of its queries sees,
 //! and no others, so a window of `w` costs `n * w`. A tile's logits are one small matrix product; the
@@ -9,7 +10,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::linear::{Matrix, add_product, product_transposed};
-use super::{Strided, vector};
+use super::{Cached, Strided, vector};
 
 /// Queries of a task.
 const QUERIES: usize = 128;
@@ -19,9 +20,27 @@ const KEYS: usize = 512;
 /// `q` `[b, h, n, d]`, `k` and `v` `[b, h, m, d]`, `keys` `[n, 2]`; returns the output as
 /// `[b, n, h, d]` and the log-sum-exp `[b, h, n]`.
 pub fn attention(q: &Strided, k: &Strided, v: &Strided, keys: &[i32]) -> (Vec<f32>, Vec<f32>) {
+    let of_head = |batch, head| Keys::Ready(k.matrix(batch, head), v.matrix(batch, head));
+    over_heads(q, &key_ranges(keys, k.shape[2]), of_head)
+}
+
+/// [`attention`] over the keys and values of a cache. A tile of them is widened and rotated when it is needed: beside
+/// the products this is little for many queries, and for few it is the memory that takes the time.
+pub fn cached_attention(q: &Strided, cached: &Cached, keys: &[i32]) -> (Vec<f32>, Vec<f32>) {
+    let of_head = |batch, head| Keys::Cached {
+        cached,
+        batch,
+        head,
+    };
+    over_heads(q, &key_ranges(keys, cached.len()), of_head)
+}
+
+fn over_heads<'a>(
+    q: &Strided,
+    keys: &[[usize; 2]],
+    of_head: impl Fn(usize, usize) -> Keys<'a> + Sync,
+) -> (Vec<f32>, Vec<f32>) {
     let [b, h, n, d] = q.shape;
-    let m = k.shape[2];
-    let keys = key_ranges(keys, m);
     let mut output = vec![0f32; b * n * h * d];
     let mut lse = vec![0f32; b * h * n];
     let query_blocks = n.div_ceil(QUERIES);
@@ -37,18 +56,8 @@ pub fn attention(q: &Strided, k: &Strided, v: &Strided, keys: &[i32]) -> (Vec<f3
             let (batch, head) = (task / query_blocks / h, task / query_blocks % h);
             let rows = block * QUERIES..((block + 1) * QUERIES).min(n);
             let problem = Block {
-                q: Matrix {
-                    values: &q.head(batch, head)[rows.start * q.row_stride()..],
-                    stride: q.row_stride(),
-                },
-                k: Matrix {
-                    values: k.head(batch, head),
-                    stride: k.row_stride(),
-                },
-                v: Matrix {
-                    values: v.head(batch, head),
-                    stride: v.row_stride(),
-                },
+                q: q.matrix(batch, head).from_row(rows.start),
+                of_head: of_head(batch, head),
                 keys: &keys[rows.clone()],
                 d,
             };
@@ -102,11 +111,22 @@ impl Output {
     }
 }
 
+/// The keys and values of a head.
+enum Keys<'a> {
+    /// Rotated keys, and values.
+    Ready(Matrix<'a>, Matrix<'a>),
+    /// To be loaded tile by tile.
+    Cached {
+        cached: &'a Cached<'a>,
+        batch: usize,
+        head: usize,
+    },
+}
+
 /// One block of queries against all keys of its head.
 struct Block<'a> {
     q: Matrix<'a>,
-    k: Matrix<'a>,
-    v: Matrix<'a>,
+    of_head: Keys<'a>,
     /// First and past-the-last key of each query.
     keys: &'a [[usize; 2]],
     d: usize,
@@ -116,6 +136,8 @@ struct Block<'a> {
 struct Workspace {
     arch: Arch,
     logits: Vec<f32>,
+    /// Keys and values of a tile that come from a cache.
+    loaded: [Vec<f32>; 2],
     output: Vec<f32>,
     max: Vec<f32>,
     sum: Vec<f32>,
@@ -126,6 +148,7 @@ impl Workspace {
         Workspace {
             arch: Arch::new(),
             logits: vec![0.0; QUERIES * KEYS],
+            loaded: [Vec::new(), Vec::new()],
             output: vec![0.0; QUERIES * d],
             max: vec![0.0; QUERIES],
             sum: vec![0.0; QUERIES],
@@ -147,9 +170,18 @@ impl Workspace {
 
     fn tile(&mut self, block: &Block, start: usize, end: usize) {
         let (n, width, d) = (block.keys.len(), end - start, block.d);
-        let k = Matrix {
-            values: &block.k.values[start * block.k.stride..],
-            ..block.k
+        let (k, v) = match &block.of_head {
+            Keys::Ready(k, v) => (k.from_row(start), v.from_row(start)),
+            Keys::Cached {
+                cached,
+                batch,
+                head,
+            } => {
+                let [k, v] = &mut self.loaded;
+                cached.load(self.arch, [*batch, *head], start..end, k, v);
+                let matrix = |values| Matrix { values, stride: d };
+                (matrix(k.as_slice()), matrix(v.as_slice()))
+            }
         };
         let scale = (1.0 / (d as f64).sqrt()) as f32;
         let logits = &mut self.logits[..n * width];
@@ -179,10 +211,6 @@ impl Workspace {
         let weights = Matrix {
             values: &self.logits,
             stride: width,
-        };
-        let v = Matrix {
-            values: &block.v.values[start * block.v.stride..],
-            ..block.v
         };
         // SAFETY: the output holds n rows of d.
         unsafe { add_product([n, d, width], weights, v, self.output.as_mut_ptr(), d) };

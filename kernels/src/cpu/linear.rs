@@ -23,6 +23,16 @@ pub struct Matrix<'a> {
     pub stride: usize,
 }
 
+impl<'a> Matrix<'a> {
+    /// The rows from `row` on.
+    pub fn from_row(self, row: usize) -> Self {
+        Matrix {
+            values: &self.values[row * self.stride..],
+            ..self
+        }
+    }
+}
+
 /// `out = factor * a bᵀ`: `a` `[n, k]`, `b` `[m, k]`, `out` `[n, m]` with its own row stride.
 ///
 /// # Safety

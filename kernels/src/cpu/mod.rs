@@ -7,6 +7,7 @@
 
 mod attention;
 mod attention_backward;
+mod cached;
 mod linear;
 mod rows;
 mod vector;
@@ -17,6 +18,8 @@ use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 
 use crate::Ops;
+use cached::{Cached, Rows};
+use linear::Matrix;
 
 /// A tensor of the `Flex` back end.
 type Primitive = FloatTensor<Flex>;
@@ -45,6 +48,42 @@ impl Ops for Flex {
         let output = tensor(output, &[b, n, h, d]);
         let permuted = output.layout().permute(&[0, 2, 1, 3]);
         (output.with_layout(permuted), tensor(lse, &[b, h, n]))
+    }
+
+    fn cached_attention(
+        q: Primitive,
+        k: Primitive,
+        v: Primitive,
+        cos: Primitive,
+        sin: Primitive,
+        keys: IntTensor<Self>,
+    ) -> (Primitive, Primitive) {
+        let cached = Cached {
+            k: Rows::of_floats(&k),
+            v: Rows::of_floats(&v),
+            cos: contiguous(&cos),
+            sin: contiguous(&sin),
+        };
+        attend(&q, &cached, keys)
+    }
+
+    fn cached_attention_8bit(
+        q: Primitive,
+        k: IntTensor<Self>,
+        k_line: Primitive,
+        v: IntTensor<Self>,
+        v_line: Primitive,
+        cos: Primitive,
+        sin: Primitive,
+        keys: IntTensor<Self>,
+    ) -> (Primitive, Primitive) {
+        let cached = Cached {
+            k: Rows::Bits8(Strided::of(&k, k.storage()), Strided::new(&k_line)),
+            v: Rows::Bits8(Strided::of(&v, v.storage()), Strided::new(&v_line)),
+            cos: contiguous(&cos),
+            sin: contiguous(&sin),
+        };
+        attend(&q, &cached, keys)
     }
 
     fn merge(
@@ -205,6 +244,17 @@ impl Ops for Flex {
     }
 }
 
+/// Attention over a cache.
+fn attend(q: &Primitive, cached: &Cached, keys: IntTensor<Flex>) -> (Primitive, Primitive) {
+    let [b, h, n, d] = q.layout().shape().dims::<4>();
+    let keys = keys.to_contiguous();
+    let keys = keys.as_slice::<i32>().expect("attention: keys are i32");
+    let (output, lse) = attention::cached_attention(&Strided::new(q), cached, keys);
+    let output = tensor(output, &[b, n, h, d]);
+    let permuted = output.layout().permute(&[0, 2, 1, 3]);
+    (output.with_layout(permuted), tensor(lse, &[b, h, n]))
+}
+
 /// Start of an output that tasks write in disjoint blocks.
 struct Output(*mut f32);
 // SAFETY: each task writes only the values that are its own.
@@ -228,8 +278,8 @@ fn contiguous(x: &Primitive) -> &[f32] {
 }
 
 /// An `[b, h, n, d]` view whose rows of `d` are contiguous.
-struct Strided<'a> {
-    values: &'a [f32],
+struct Strided<'a, T = f32> {
+    values: &'a [T],
     shape: [usize; 4],
     strides: [usize; 3],
     offset: usize,
@@ -237,6 +287,22 @@ struct Strided<'a> {
 
 impl<'a> Strided<'a> {
     fn new(x: &'a Primitive) -> Self {
+        assert_eq!(x.dtype(), DType::F32, "the CPU ops compute in f32");
+        Self::of(x, x.storage())
+    }
+
+    /// The rows of batch `b`, head `h`.
+    fn matrix(&self, b: usize, h: usize) -> Matrix<'a> {
+        Matrix {
+            values: self.head(b, h),
+            stride: self.row_stride(),
+        }
+    }
+}
+
+impl<'a, T> Strided<'a, T> {
+    /// A view of a tensor over its storage.
+    fn of(x: &'a Primitive, values: &'a [T]) -> Self {
         let layout = x.layout();
         let strides = layout.strides();
         let shape = layout.shape().dims::<4>();
@@ -244,9 +310,8 @@ impl<'a> Strided<'a> {
             strides.iter().all(|&stride| stride >= 0) && (strides[3] == 1 || shape[3] <= 1),
             "the CPU ops read rows that are contiguous; got {x:?}"
         );
-        assert_eq!(x.dtype(), DType::F32, "the CPU ops compute in f32");
         Strided {
-            values: x.storage::<f32>(),
+            values,
             shape,
             strides: [
                 strides[0] as usize,
@@ -258,7 +323,7 @@ impl<'a> Strided<'a> {
     }
 
     /// Values from the first row of batch `b`, head `h` on; row `i` starts at `i * row_stride`.
-    fn head(&self, b: usize, h: usize) -> &'a [f32] {
+    fn head(&self, b: usize, h: usize) -> &'a [T] {
         &self.values[self.offset + b * self.strides[0] + h * self.strides[1]..]
     }
 
@@ -266,7 +331,7 @@ impl<'a> Strided<'a> {
         self.strides[2]
     }
 
-    fn row(&self, b: usize, h: usize, i: usize) -> &'a [f32] {
+    fn row(&self, b: usize, h: usize, i: usize) -> &'a [T] {
         &self.head(b, h)[i * self.strides[2]..][..self.shape[3]]
     }
 }

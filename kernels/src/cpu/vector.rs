@@ -196,12 +196,36 @@ vectorised! {
         }
     }
 
+    /// [`rotate`] of a row into itself.
+    fn rotate_in_place<'a>(x: &'a mut [f32], cos: &'a [f32], sin: &'a [f32]) -> () {
+        let half = cos.len();
+        let (low, high) = x.split_at_mut(half);
+        let (high, sin) = (&mut high[..half], &sin[..half]);
+        for c in 0..half {
+            let (a, b) = (low[c], high[c]);
+            low[c] = a * cos[c] - b * sin[c];
+            high[c] = b * cos[c] + a * sin[c];
+        }
+    }
+
+    /// `slope * q + offset`.
+    fn from_8bit<'a>(values: &'a [u8], slope: f32, offset: f32, out: &'a mut [f32]) -> () {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = f32::from(*value).mul_add(slope, offset);
+        }
+    }
+
     /// bfloat16 to f32.
     fn bf16_to_f32<'a>(values: &'a [bf16], out: &'a mut [f32]) -> () {
         for (out, value) in out.iter_mut().zip(values) {
             *out = f32::from_bits((value.to_bits() as u32) << 16);
         }
     }
+}
+
+/// IEEE half precision to f32.
+pub fn f16_to_f32(values: &[f16], out: &mut [f32]) {
+    values.convert_to_f32_slice(out);
 }
 
 /// Widens into the front of `buffer`.
@@ -216,7 +240,7 @@ pub fn widen_bf16<'b>(values: &[bf16], buffer: &'b mut Vec<f32>) -> &'b [f32] {
 pub fn widen_f16<'b>(values: &[f16], buffer: &'b mut Vec<f32>) -> &'b [f32] {
     buffer.resize(values.len().max(buffer.len()), 0.0);
     let out = &mut buffer[..values.len()];
-    values.convert_to_f32_slice(out);
+    f16_to_f32(values, out);
     out
 }
 

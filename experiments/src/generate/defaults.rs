@@ -1,0 +1,95 @@
+//! `generation_config.json`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use longspan_data::{ChatFormat, Tokenizer};
+use longspan_model::Sampler;
+use serde::Deserialize;
+
+use super::SpeakerArgs;
+
+/// What a model's folder says of generation, with transformers' and Qwen's defaults.
+pub struct Defaults {
+    file: File,
+    /// How a conversation becomes a prompt, if the folder says.
+    pub format: Option<ChatFormat>,
+    /// Tokens of system prompt and history (Qwen's default).
+    pub window: usize,
+    /// Most tokens of an answer.
+    pub max_new_tokens: usize,
+}
+
+/// The fields that are used; the others are of no concern here.
+#[derive(Default, Deserialize)]
+struct File {
+    chat_format: Option<String>,
+    max_window_size: Option<usize>,
+    max_new_tokens: Option<usize>,
+    #[serde(default)]
+    do_sample: bool,
+    temperature: Option<f64>,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    repetition_penalty: Option<f64>,
+    eos_token_id: Option<Ends>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Ends {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl Defaults {
+    /// Reads the file of a model's folder; there need not be one.
+    ///
+    /// # Errors
+    /// A file that is not JSON, or a field that is not what it should be.
+    pub fn of(model: &str) -> Result<Self> {
+        let path = Path::new(model).join("generation_config.json");
+        let name = || path.display().to_string();
+        let file: File = if path.exists() {
+            let text = std::fs::read_to_string(&path).with_context(name)?;
+            serde_json::from_str(&text).with_context(name)?
+        } else {
+            File::default()
+        };
+        let format = file.chat_format.as_deref().map(str::parse).transpose();
+        Ok(Defaults {
+            format: format
+                .map_err(anyhow::Error::msg)
+                .with_context(|| format!("{}: chat_format", name()))?,
+            window: file.max_window_size.unwrap_or(6144),
+            max_new_tokens: file.max_new_tokens.unwrap_or(512).max(1),
+            file,
+        })
+    }
+
+    /// The file's way to choose tokens, where the command line says nothing else.
+    pub fn sampler(&self, args: &SpeakerArgs) -> Sampler {
+        let file = &self.file;
+        let asked = args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
+        let sample = (asked || file.do_sample) && !args.greedy;
+        let temperature = args.temperature.or(file.temperature).unwrap_or(1.0);
+        let mut sampler = Sampler::greedy().seeded(args.seed);
+        if sample {
+            sampler.temperature = temperature;
+        }
+        sampler.top_k = args.top_k.or(file.top_k).unwrap_or(0);
+        sampler.top_p = args.top_p.or(file.top_p).unwrap_or(1.0);
+        let penalty = args.repetition_penalty.or(file.repetition_penalty);
+        sampler.repetition_penalty = penalty.unwrap_or(1.0);
+        sampler
+    }
+
+    /// Tokens that end a text.
+    pub fn ends(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        match &self.file.eos_token_id {
+            Some(Ends::One(id)) => vec![*id],
+            Some(Ends::Several(ids)) => ids.clone(),
+            None => vec![tokenizer.end_of_text()],
+        }
+    }
+}
