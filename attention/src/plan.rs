@@ -297,7 +297,9 @@ mod tests {
         let method: Method = serde_json::from_value(method).unwrap();
         let whole = method.plan(&model, length).unwrap();
         for queries in [0..1, 3..9, 19..20] {
-            let part = method.plan_queries(&model, length, queries.clone()).unwrap();
+            let part = method
+                .plan_queries(&model, length, queries.clone())
+                .unwrap();
             for (whole, part) in whole.iter().zip(&part) {
                 assert_eq!(part.query_scale, whole.query_scale[queries.clone()]);
                 for (whole, part) in whole.bands.iter().zip(&part.bands) {

@@ -14,7 +14,11 @@ pub struct Args {
     #[command(flatten)]
     speaker: SpeakerArgs,
     /// System prompt
-    #[arg(long, value_name = "TEXT", default_value = "You are a helpful assistant.")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "You are a helpful assistant."
+    )]
     system: String,
     /// How a conversation becomes a prompt: chatml or raw [default: generation_config.json, or chatml]
     #[arg(long)]
@@ -33,7 +37,10 @@ pub fn chat(args: &Args) -> Result<()> {
         history: Vec::new(),
         window: args.max_window_size.unwrap_or(speaker.defaults.window),
     };
-    ensure!(chat.window > 0, "--max-window-size 0 leaves no room for a system prompt");
+    ensure!(
+        chat.window > 0,
+        "--max-window-size 0 leaves no room for a system prompt"
+    );
     let mut ends = chat.stops(&speaker.tokenizer);
     ends.extend(speaker.defaults.ends(&speaker.tokenizer));
     let mut editor = DefaultEditor::new().context("the terminal")?;
@@ -54,7 +61,9 @@ pub fn chat(args: &Args) -> Result<()> {
                 continue;
             }
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                crate::tell(format_args!("{command} is not known; there are /reset and /exit"));
+                crate::tell(format_args!(
+                    "{command} is not known; there are /reset and /exit"
+                ));
                 continue;
             }
             _ => {}

@@ -181,7 +181,10 @@ impl Speaker {
         ends: &[u32],
         mut write: impl FnMut(&str) -> Result<()>,
     ) -> Result<Spoken> {
-        ensure!(!prompt.is_empty(), "the prompt is empty; give some text to go on from");
+        ensure!(
+            !prompt.is_empty(),
+            "the prompt is empty; give some text to go on from"
+        );
         let mut sampler = self.sampler.clone();
         let mut stream = Stream::new(&self.stops);
         let start = Instant::now();

@@ -10,8 +10,8 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use longspan_attention::{Band, LayerPlan};
 use longspan_rope::Spectrum;
 
-use crate::plan::{TableSpec, key_ranges};
 use crate::ops;
+use crate::plan::{TableSpec, key_ranges};
 
 /// The type in which a cache holds keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,10 @@ impl LayerCache {
 
     /// Forgets all but the first `tokens`; nothing may have been dropped, unless all are forgotten.
     pub fn truncate(&mut self, tokens: usize) {
-        assert!(self.is_whole() || tokens == 0, "dropped tokens cannot come back");
+        assert!(
+            self.is_whole() || tokens == 0,
+            "dropped tokens cannot come back"
+        );
         self.held = self.held.min(tokens);
         self.dropped = 0;
     }
@@ -142,7 +145,11 @@ impl LayerCache {
         if self.held + n > self.capacity {
             self.drop_unseen();
         }
-        assert!(self.held + n <= self.capacity, "the cache has room for {} tokens", self.capacity);
+        assert!(
+            self.held + n <= self.capacity,
+            "the cache has room for {} tokens",
+            self.capacity
+        );
         let slots = self.held..self.held + n;
         self.k.write(slots.clone(), k);
         self.v.write(slots, v);

@@ -73,15 +73,18 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// When the method's windows do not fit the model's layers.
-    pub fn new(model: &'a Qwen, method: &Method, options: DecodeOptions) -> Result<Self, PlanError> {
+    pub fn new(
+        model: &'a Qwen,
+        method: &Method,
+        options: DecodeOptions,
+    ) -> Result<Self, PlanError> {
         let config = model.config();
         let windows = method.windows(config.layers)?;
         let device = model.device();
         let size = [config.heads, config.head_dim];
         let room = [options.capacity, CHUNK.min(options.capacity)];
-        let layer = |window| {
-            LayerCache::new(size, room, window, method.sinks, options.cache, &device)
-        };
+        let layer =
+            |window| LayerCache::new(size, room, window, method.sinks, options.cache, &device);
         Ok(Decoder {
             model,
             method: method.clone(),
@@ -126,7 +129,11 @@ impl<'a> Decoder<'a> {
     /// # Panics
     /// If the prompt is empty.
     pub fn prompt(&mut self, ids: &[u32]) -> Result<Tensor<2>, DecodeError> {
-        let common = ids.iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
+        let common = ids
+            .iter()
+            .zip(&self.ids)
+            .take_while(|(a, b)| a == b)
+            .count();
         self.rewind(common.min(ids.len() - 1));
         let new = ids[self.ids.len()..].to_vec();
         self.read(&new, ids.len())
@@ -137,7 +144,9 @@ impl<'a> Decoder<'a> {
         if tokens < self.ids.len() {
             let whole = self.layers.iter().all(LayerCache::is_whole);
             let kept = if whole { tokens } else { 0 };
-            self.layers.iter_mut().for_each(|layer| layer.truncate(kept));
+            self.layers
+                .iter_mut()
+                .for_each(|layer| layer.truncate(kept));
             self.ids.truncate(kept);
         }
     }
@@ -191,7 +200,8 @@ impl<'a> Decoder<'a> {
         let was = self.plan(self.length, token..token + 1)?;
         let now = self.plan(length, token..token + 1)?;
         // The sequence may have become shorter since (`rewind`).
-        let same = |(a, b): (&Arc<LayerPlan>, &Arc<LayerPlan>)| a.is_prefix_of(b) || b.is_prefix_of(a);
+        let same =
+            |(a, b): (&Arc<LayerPlan>, &Arc<LayerPlan>)| a.is_prefix_of(b) || b.is_prefix_of(a);
         Ok(!was.iter().zip(&now).all(same))
     }
 
@@ -204,10 +214,12 @@ impl<'a> Decoder<'a> {
         let plans = self.plan(length, tokens.clone())?;
         self.tables.keep(&plans);
         let (layers, tables) = (&mut self.layers, &mut self.tables);
-        let hidden = self.model.hidden_with(&self.ids[tokens], |layer, q, k, v| {
-            layers[layer].append(k, v);
-            layers[layer].attend(q, &plans[layer], tables)
-        })?;
+        let hidden = self
+            .model
+            .hidden_with(&self.ids[tokens], |layer, q, k, v| {
+                layers[layer].append(k, v);
+                layers[layer].attend(q, &plans[layer], tables)
+            })?;
         Ok(hidden)
     }
 
@@ -215,6 +227,9 @@ impl<'a> Decoder<'a> {
     pub fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
         let [n, width] = hidden.dims();
         let logits = self.model.logits(hidden.slice([n - 1..n, 0..width]));
-        logits.into_data().try_to_vec().expect("logits are read back as f32")
+        logits
+            .into_data()
+            .try_to_vec()
+            .expect("logits are read back as f32")
     }
 }

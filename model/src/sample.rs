@@ -138,7 +138,10 @@ mod tests {
 
     #[test]
     fn draws_follow_the_probabilities() {
-        close(&shares(sampler(1.0, 0, 1.0), &logits()), &[0.1, 0.5, 0.15, 0.25]);
+        close(
+            &shares(sampler(1.0, 0, 1.0), &logits()),
+            &[0.1, 0.5, 0.15, 0.25],
+        );
         let squares = [0.01, 0.25, 0.0225, 0.0625].map(|x| x / 0.345);
         close(&shares(sampler(0.5, 0, 1.0), &logits()), &squares);
     }
@@ -148,9 +151,15 @@ mod tests {
         let two = [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0];
         close(&shares(sampler(1.0, 2, 1.0), &logits()), &two);
         close(&shares(sampler(1.0, 0, 0.7), &logits()), &two);
-        close(&shares(sampler(1.0, 0, 0.3), &logits()), &[0.0, 1.0, 0.0, 0.0]);
+        close(
+            &shares(sampler(1.0, 0, 0.3), &logits()),
+            &[0.0, 1.0, 0.0, 0.0],
+        );
         // Of what top-k leaves, 0.5 of 0.9 is more than half.
-        close(&shares(sampler(1.0, 3, 0.55), &logits()), &[0.0, 1.0, 0.0, 0.0]);
+        close(
+            &shares(sampler(1.0, 3, 0.55), &logits()),
+            &[0.0, 1.0, 0.0, 0.0],
+        );
     }
 
     #[test]

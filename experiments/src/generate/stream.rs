@@ -93,14 +93,22 @@ mod tests {
     use super::*;
 
     fn stream(stops: &[&str]) -> Stream {
-        Stream::new(&stops.iter().map(|&stop| stop.to_owned()).collect::<Vec<_>>())
+        Stream::new(
+            &stops
+                .iter()
+                .map(|&stop| stop.to_owned())
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn a_character_comes_whole() {
         let mut stream = stream(&[]);
         let bytes = "aé漢".as_bytes();
-        let given: Vec<String> = bytes.iter().map(|&b| stream.push(&[b]).to_owned()).collect();
+        let given: Vec<String> = bytes
+            .iter()
+            .map(|&b| stream.push(&[b]).to_owned())
+            .collect();
         assert_eq!(given, ["a", "", "é", "", "", "漢"]);
         assert_eq!(stream.finish(), "");
         assert_eq!(stream.text(), "aé漢");

@@ -1,0 +1,340 @@
+//! Reading piece by piece with a cache, against whole passes without one.
+
+mod shared;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use longspan_attention::Method;
+use longspan_data::{Tokenizer, held_out_articles};
+use longspan_model::{
+    CacheType, DecodeError, DecodeOptions, Decoder, Qwen, QwenConfig, Sampler, Shape, Stale,
+    WeightType, write_random_checkpoint,
+};
+use longspan_rope::Length;
+use serde_json::{Value, json};
+
+fn tiny() -> (Qwen, Tokenizer) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
+    let model = Qwen::load(&folder, None, &Device::flex()).unwrap();
+    let tokenizer = Tokenizer::from_file(&folder.join("qwen.tiktoken")).unwrap();
+    (model, tokenizer)
+}
+
+fn article(tokenizer: &Tokenizer, tokens: usize) -> Vec<u32> {
+    let text = held_out_articles().next().unwrap().text;
+    tokenizer.encode(&text[..8 * tokens])[..tokens].to_vec()
+}
+
+fn method(mut table: Value) -> Method {
+    table["name"] = json!("tested");
+    serde_json::from_value(table).unwrap()
+}
+
+fn options(capacity: usize) -> DecodeOptions {
+    DecodeOptions {
+        cache: CacheType::F32,
+        stale: Stale::Recompute,
+        capacity,
+    }
+}
+
+fn losses(model: &Qwen, hidden: Tensor<2>, targets: &[u32]) -> Vec<f32> {
+    let [_, width] = hidden.dims();
+    let hidden = hidden.slice([0..targets.len(), 0..width]);
+    model
+        .loss(hidden, targets)
+        .into_data()
+        .try_to_vec()
+        .unwrap()
+}
+
+/// The losses of tokens `1..` of `ids`, read in pieces of these sizes again and again.
+fn in_pieces(
+    model: &Qwen,
+    method: &Method,
+    options: DecodeOptions,
+    ids: &[u32],
+    sizes: &[usize],
+) -> Vec<f32> {
+    let mut decoder = Decoder::new(model, method, options).unwrap();
+    let mut nll = Vec::new();
+    let mut sizes = sizes.iter().cycle();
+    while decoder.ids().len() < ids.len() {
+        let read = decoder.ids().len();
+        let end = (read + sizes.next().unwrap()).min(ids.len());
+        let hidden = decoder.feed(&ids[read..end]).unwrap();
+        let targets = &ids[read + 1..(end + 1).min(ids.len())];
+        nll.extend(losses(model, hidden, targets));
+    }
+    nll
+}
+
+fn whole(model: &Qwen, method: &Method, ids: &[u32], prefill: usize) -> Vec<f32> {
+    let length = Length {
+        total: ids.len(),
+        prefill,
+    };
+    model
+        .nll(ids, &model.plan(method, length).unwrap())
+        .unwrap()
+}
+
+fn assert_close(a: &[f32], b: &[f32], limit: f32, what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!(
+            (a - b).abs() < limit,
+            "{what}, token {}: {a} and {b}",
+            i + 1
+        );
+    }
+}
+
+/// Methods whose treatment of a token does not change with what comes after it: pieces of any sizes give what
+/// one pass gives.
+#[test]
+fn pieces_give_the_losses_of_one_pass() {
+    let (model, tokenizer) = tiny();
+    let ids = article(&tokenizer, 700);
+    for table in [
+        json!({}),
+        json!({"logn": true}),
+        json!({"rope": {"kind": "yarn", "factor": 4.0}, "logn": {"length": "visible"}}),
+        json!({"window": 40}),
+        json!({"window": [16, 40, 40, 300, "full", "full"], "sinks": 4, "logn": true}),
+        json!({"rope": {"kind": "dynamic_ntk", "freeze": "prefill"}, "window": [16, 40, 40, 300, "full", "full"], "sinks": 4}),
+    ] {
+        let tested = method(table.clone());
+        for sizes in [&[1][..], &[300, 1, 17, 129], &[700], &[2, 64]] {
+            let expected = whole(&model, &tested, &ids, sizes[0]);
+            let got = in_pieces(&model, &tested, options(700), &ids, sizes);
+            assert_close(&got, &expected, 5e-4, &format!("{table} {sizes:?}"));
+        }
+    }
+}
+
+/// A window keeps little more than itself, also when the sequence is many times as long.
+#[test]
+fn a_window_drops_what_no_layer_sees() {
+    let (model, tokenizer) = tiny();
+    let ids = article(&tokenizer, 9000);
+    let tested = method(json!({"window": 100, "sinks": 3}));
+    let expected = whole(&model, &tested, &ids, ids.len());
+    let got = in_pieces(&model, &tested, options(9000), &ids, &[2500, 1, 800]);
+    assert_close(&got, &expected, 5e-4, "a window of 100");
+    let bytes =
+        |method: &Method| Decoder::cache_bytes(model.config(), method, options(9000)).unwrap();
+    let all = bytes(&Method::named("plain"));
+    assert_eq!(all, 6 * 9000 * 2 * 192 * 4);
+    assert_eq!(bytes(&tested), 6 * (3 + 200 + 2048) * 2 * 192 * 4);
+}
+
+/// Methods that go by the length: after every token, the next one is as a whole pass over all so far has it.
+#[test]
+fn a_method_that_follows_the_length_is_followed() {
+    let (model, tokenizer) = tiny();
+    let ids = article(&tokenizer, 520);
+    for (table, every) in [
+        (json!({"rope": {"kind": "dynamic_ntk"}, "logn": true}), 1),
+        (json!({"rope": {"kind": "dynamic_ntk_hf"}}), 37),
+    ] {
+        let tested = method(table.clone());
+        let mut decoder = Decoder::new(&model, &tested, options(520)).unwrap();
+        let mut read = 0;
+        for end in (200..=520).step_by(every) {
+            let last = decoder.feed(&ids[read..end]).unwrap();
+            read = end;
+            if every == 1 && ![255, 256, 257, 300, 512, 513, 520].contains(&end) {
+                continue;
+            }
+            let length = Length {
+                total: end,
+                prefill: end,
+            };
+            let plan = model.plan(&tested, length).unwrap();
+            let expected = model.hidden(&ids[..end], &plan).unwrap();
+            let row = |hidden: Tensor<2>| -> Vec<f32> {
+                let [n, width] = hidden.dims();
+                hidden
+                    .slice([n - 1..n, 0..width])
+                    .into_data()
+                    .try_to_vec()
+                    .unwrap()
+            };
+            assert_close(
+                &row(last),
+                &row(expected),
+                2e-3,
+                &format!("{table} at {end}"),
+            );
+        }
+    }
+}
+
+/// Keys and values of the lowest layer do not depend on frequencies: with one layer, rotating the keys anew
+/// is all there is to do.
+#[test]
+fn rotating_anew_is_exact_in_one_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = QwenConfig {
+        layers: 1,
+        trained: 32,
+        ..Shape::Micro.config()
+    };
+    write_random_checkpoint(dir.path(), &config, WeightType::F32, 3, usize::MAX).unwrap();
+    let model = Qwen::load(dir.path(), None, &Device::flex()).unwrap();
+    let ids: Vec<u32> = (0..150).map(|i| i * 37 % 400).collect();
+    let tested = method(json!({"rope": {"kind": "dynamic_ntk_hf", "factor": 2.0}}));
+    let rotate = DecodeOptions {
+        stale: Stale::Rotate,
+        ..options(150)
+    };
+    for options in [rotate, options(150)] {
+        let mut decoder = Decoder::new(&model, &tested, options).unwrap();
+        decoder.feed(&ids[..100]).unwrap();
+        decoder.feed(&ids[100..110]).unwrap();
+        let hidden = decoder.feed(&ids[110..149]).unwrap();
+        let expected = whole(&model, &tested, &ids[..149], 149);
+        let got = losses(&model, hidden, &ids[111..149]);
+        assert_close(
+            &got,
+            &expected[110..],
+            1e-4,
+            &format!("{:?}", options.stale),
+        );
+    }
+}
+
+/// A new prompt keeps what it has in common with the old one, and is exact all the same.
+#[test]
+fn a_prompt_keeps_what_is_common() {
+    let (model, tokenizer) = tiny();
+    let text = article(&tokenizer, 400);
+    let other = [&text[..150], &text[260..400]].concat();
+    for table in [
+        json!({}),
+        json!({"rope": {"kind": "dynamic_ntk", "freeze": "prefill"}}),
+        json!({"window": 30}),
+    ] {
+        let tested = method(table.clone());
+        let mut decoder = Decoder::new(&model, &tested, options(400)).unwrap();
+        decoder.prompt(&text).unwrap();
+        let again = decoder.prompt(&other).unwrap();
+        let new = again.dims()[0];
+        assert_eq!(
+            new,
+            if table["window"].is_null() {
+                140
+            } else {
+                140.max(new)
+            },
+            "{table}"
+        );
+        let expected = whole(&model, &tested, &other, other.len());
+        let got = losses(&model, again, &other[other.len() - new + 1..]);
+        assert_close(
+            &got,
+            &expected[expected.len() - new + 1..],
+            5e-4,
+            &format!("{table}"),
+        );
+        assert_eq!(decoder.ids(), other);
+        // The same prompt once more: its last token is read again.
+        assert_eq!(decoder.prompt(&other).unwrap().dims()[0], 1);
+    }
+}
+
+/// 300 tokens, always the most probable one, with a cache and without.
+#[test]
+fn a_cache_changes_no_word() {
+    let (model, tokenizer) = tiny();
+    let prompt = article(&tokenizer, 60);
+    for table in [
+        json!({}),
+        json!({"rope": {"kind": "dynamic_ntk"}}),
+        json!({"rope": {"kind": "dynamic_ntk", "freeze": "prefill"}}),
+        json!({"rope": {"kind": "dynamic_ntk"}, "logn": true}),
+        json!({"rope": {"kind": "dynamic_ntk"}, "logn": true, "window": {"layers": [64, 64, 128, 128, "full", "full"], "alpha": "per_layer"}}),
+    ] {
+        let tested = method(table.clone());
+        let mut sampler = Sampler::greedy();
+        let mut decoder = Decoder::new(&model, &tested, options(360)).unwrap();
+        let mut hidden = decoder.feed(&prompt).unwrap();
+        let mut ids = prompt.clone();
+        for _ in 0..300 {
+            let length = Length {
+                total: ids.len(),
+                prefill: prompt.len(),
+            };
+            let plan = model.plan(&tested, length).unwrap();
+            let without = decoder.logits(model.hidden(&ids, &plan).unwrap());
+            let next = sampler.choose(&without, &ids);
+            let with = sampler.choose(&decoder.logits(hidden), &ids);
+            assert_eq!(with, next, "{table}: token {}", ids.len());
+            ids.push(next);
+            hidden = decoder.feed(&[next]).unwrap();
+        }
+    }
+}
+
+/// Narrow caches cost little perplexity on real text.
+#[test]
+fn a_narrow_cache_costs_little() {
+    let (model, tokenizer) = tiny();
+    let Some(file) = shared::path("arxiv/eval.jsonl") else {
+        return;
+    };
+    let lines = std::fs::read_to_string(file).unwrap();
+    let mut texts = lines
+        .lines()
+        .map(|line| -> Value { serde_json::from_str(line).unwrap() });
+    let ids: Vec<u32> = (texts.by_ref().take(6))
+        .flat_map(|text| {
+            tokenizer.encode(&text["text"].as_str().unwrap()[5000..7000])[..256].to_vec()
+        })
+        .collect();
+    let perplexity = |cache| {
+        let options = DecodeOptions {
+            cache,
+            ..options(256)
+        };
+        let plain = Method::named("plain");
+        let nll: Vec<f32> = (ids.chunks(256))
+            .flat_map(|ids| in_pieces(&model, &plain, options, ids, &[17]))
+            .collect();
+        (nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64).exp()
+    };
+    let exact = perplexity(CacheType::F32);
+    for (cache, limit) in [
+        (CacheType::F16, 0.001),
+        (CacheType::Bf16, 0.005),
+        (CacheType::Int8, 0.01),
+    ] {
+        let off = perplexity(cache) / exact - 1.0;
+        assert!(off.abs() < limit, "{cache:?}: {off:+.5}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (model, _) = tiny();
+    let mut decoder = Decoder::new(&model, &Method::named("plain"), options(10)).unwrap();
+    decoder.feed(&[1; 8]).unwrap();
+    let error = decoder.feed(&[1; 3]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            DecodeError::Full {
+                tokens: 11,
+                capacity: 10
+            }
+        ),
+        "{error}"
+    );
+    let error = decoder.feed(&[5000]).unwrap_err();
+    assert!(error.to_string().contains("5000"), "{error}");
+    // Nothing was read by the calls that failed.
+    assert_eq!(decoder.ids(), [1; 8]);
+    decoder.feed(&[1; 2]).unwrap();
+}
