@@ -7,18 +7,24 @@
 mod checkpoint;
 mod config;
 mod cost;
+mod dtype;
 mod error;
+mod gptq;
 mod initial;
+mod linear;
+mod quantization;
 mod qwen;
 mod train;
 mod write;
 
-pub use checkpoint::{Checkpoint, WeightType};
+pub use checkpoint::Checkpoint;
 pub use config::{QwenConfig, Shape};
 pub use cost::{PassCost, operations_per_second};
+pub use dtype::{HeldType, WeightType};
 pub use error::ModelError;
 pub use initial::Initial;
 pub use longspan_kernels::device_kind;
+pub use quantization::Quantization;
 pub use qwen::{PassPlan, Qwen};
 pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};

@@ -73,6 +73,15 @@ fn sum(row: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
+#[inline(always)]
+fn unpack<const BITS: usize, const VALUES: usize>(words: &[i32], out: &mut [f32]) {
+    for (word, out) in words.iter().zip(out.as_chunks_mut::<VALUES>().0) {
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = ((*word as u32 >> (BITS * k)) & ((1 << BITS) - 1)) as f32;
+        }
+    }
+}
+
 vectorised! {
     /// Largest value of a row; minus infinity for an empty one.
     fn max<'a>(row: &'a [f32]) -> f32 {
@@ -193,6 +202,23 @@ vectorised! {
         for c in 0..half {
             out_low[c] = x_low[c] * cos[c] - x_high[c] * sin[c];
             out_high[c] = x_high[c] * cos[c] + x_low[c] * sin[c];
+        }
+    }
+
+    /// Numbers of 4 bits, eight in a word, the first in the lowest bits.
+    fn unpack_4<'a>(words: &'a [i32], out: &'a mut [f32]) -> () {
+        unpack::<4, 8>(words, out);
+    }
+
+    /// Numbers of 8 bits, four in a word.
+    fn unpack_8<'a>(words: &'a [i32], out: &'a mut [f32]) -> () {
+        unpack::<8, 4>(words, out);
+    }
+
+    /// `(x - zero) * scale`.
+    fn shift_scale<'a>(row: &'a mut [f32], zero: f32, scale: f32) -> () {
+        for x in row.iter_mut() {
+            *x = (*x - zero) * scale;
         }
     }
 
