@@ -125,10 +125,7 @@ impl<'a> Sweep<'a> {
     /// # Errors
     /// A checkpoint whose type cannot be told.
     pub fn weight_bytes(&self) -> Result<u64> {
-        let dtype = match self.config.model.dtype {
-            Some(dtype) => dtype,
-            None => self.checkpoint.stored_type()?,
-        };
+        let dtype = self.checkpoint.matrix_type(self.config.model.dtype)?;
         Ok(self.checkpoint.config.weight_bytes(dtype))
     }
 

@@ -175,6 +175,7 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> QwenConfig {
         trained: model.trained,
         rope_base: model.rope_base,
         epsilon: 1e-6,
+        quantization: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ops that execute an attention plan on burn tensors.
 //!
 //! [`Ops`] is the one trait: rotary embedding from given tables, attention over one band of keys,
-//! merging of bands, RMSNorm, SwiGLU, linear layers and the LM-head loss. Its default bodies are the
+//! merging of bands, RMSNorm, SwiGLU, linear layers, packed ones too, and the LM-head loss. Its default bodies are the
 //! slow twins of [`reference`](mod@reference), made of burn's own operations, so a back end is added with an empty
 //! `impl` and made fast one op at a time. The CPU implementation (`cpu/`, on burn's `Flex`) overrides all of them. The
 //! functions of [`ops`] are the same ops on burn's `Tensor`. For training, every op that has one is
@@ -19,6 +19,7 @@ mod cpu;
 pub mod cube;
 mod device;
 pub mod ops;
+mod packed;
 mod plan;
 pub mod reference;
 
@@ -28,6 +29,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 
 pub use cache::{CacheType, KeyTables, LayerCache};
 pub use device::{KernelError, device_kind, supported};
+pub use packed::PackedWeight;
 pub use plan::PlanTensors;
 
 /// The ops of a RoPE transformer whose attention is given as bands; shapes are in the crate's docs.
@@ -161,6 +163,19 @@ pub trait Ops: Backend {
         d_output: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         reference::linear_backward::<Self>(x, weight, d_output)
+    }
+
+    /// [`linear`](Ops::linear) with the matrix of a [`PackedWeight`]: `x` `[n, i]` in the order of its
+    /// columns, `words` `[o, i * bits / 32]`, `zeros` `[o, groups * bits / 32]`, `scales` `[o, groups]`; returns `[n, o]`.
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        zeros: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bits: usize,
+        group: usize,
+    ) -> FloatTensor<Self> {
+        reference::packed_linear::<Self>(x, words, zeros, scales, bits, group)
     }
 
     /// Negative log likelihood in nats `[n]` of `targets` `[n]` under the logits `hidden headᵀ`, with

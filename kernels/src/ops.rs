@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
-use crate::{Ops, PlanTensors};
+use crate::{Ops, PackedWeight, PlanTensors};
 
 /// [`Ops::rotary`]: `x` `[b, h, n, d]`, tables `[n, d/2]`.
 pub fn rotary(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
@@ -170,6 +170,32 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Ops>::linear(
         x.into_dispatch(),
         weight.into_dispatch(),
+    ))
+}
+
+/// [`Ops::packed_linear`]: `x` `[n, i]`, `weight` `[o, i]`; returns `[n, o]`.
+pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
+    let [outputs, inputs] = weight.dims();
+    let groups = inputs.div_ceil(weight.group);
+    assert_eq!(x.dims()[1], inputs, "packed_linear: x against weight");
+    let zeros = [outputs, (groups * weight.bits).div_ceil(32)];
+    assert_eq!(weight.zeros.dims(), zeros, "packed_linear: zeros");
+    assert_eq!(
+        weight.scales.dims(),
+        [outputs, groups],
+        "packed_linear: scales"
+    );
+    let x = match &weight.order {
+        Some(order) => x.select(1, order.clone()),
+        None => x,
+    };
+    Tensor::from_dispatch(<Dispatch as Ops>::packed_linear(
+        x.into_dispatch(),
+        weight.words.clone().into_dispatch(),
+        weight.zeros.clone().into_dispatch(),
+        weight.scales.clone().into_dispatch(),
+        weight.bits,
+        weight.group,
     ))
 }
 

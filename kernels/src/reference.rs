@@ -269,6 +269,39 @@ pub fn linear_backward<B: Backend>(
     (d_x, B::float_matmul(B::float_transpose(d_output), x))
 }
 
+/// See [`Ops::packed_linear`](crate::Ops::packed_linear).
+pub fn packed_linear<B: Backend>(
+    x: FloatTensor<B>,
+    words: IntTensor<B>,
+    zeros: IntTensor<B>,
+    scales: FloatTensor<B>,
+    bits: usize,
+    group: usize,
+) -> FloatTensor<B> {
+    let inputs = x.shape().dims::<2>()[1];
+    let device = words.device();
+    let column = B::int_arange(0..inputs as i64, &device, IntDType::I32);
+    let group = B::int_div_scalar(column, (group as i64).into());
+    let zeros = B::int_select(unpack::<B>(zeros, bits), 1, group.clone());
+    let scales = B::float_select(f32::<B>(scales), 1, group);
+    let steps = B::int_sub(unpack::<B>(words, bits), zeros);
+    let weight = B::float_mul(B::int_into_float(steps, FloatDType::F32), scales);
+    linear::<B>(x, weight)
+}
+
+/// Values `[o, w * 32 / bits]` of words `[o, w]`.
+fn unpack<B: Backend>(words: IntTensor<B>, bits: usize) -> IntTensor<B> {
+    let [o, w] = words.shape().dims::<2>();
+    let values = (0..32).step_by(bits).map(|shift| {
+        // The shift may bring in copies of the sign, which the mask takes away.
+        let shifted = B::bitwise_right_shift_scalar(words.clone(), (shift as i64).into());
+        let value = B::bitwise_and_scalar(shifted, ((1i64 << bits) - 1).into());
+        B::int_reshape(value, Shape::new([o, w, 1]))
+    });
+    let values = B::int_cat(values.collect(), 2);
+    B::int_reshape(values, Shape::new([o, w * 32 / bits]))
+}
+
 /// See [`Ops::token_loss`](crate::Ops::token_loss).
 pub fn token_loss<B: Backend>(
     hidden: FloatTensor<B>,

@@ -8,61 +8,12 @@ use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
-use serde::{Deserialize, Serialize};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde::Deserialize;
 
-use crate::{ModelError, QwenConfig};
-
-/// The type in which matrices are held in memory; arithmetic on the CPU is f32 all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightType {
-    /// 32 bits.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-}
-
-impl WeightType {
-    /// Name in configs and records.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::Bf16 => "bf16",
-            WeightType::F16 => "f16",
-        }
-    }
-
-    /// Bytes of a value.
-    pub fn size(self) -> usize {
-        match self {
-            WeightType::F32 => 4,
-            WeightType::Bf16 | WeightType::F16 => 2,
-        }
-    }
-}
-
-impl From<WeightType> for DType {
-    fn from(dtype: WeightType) -> Self {
-        match dtype {
-            WeightType::F32 => DType::F32,
-            WeightType::Bf16 => DType::BF16,
-            WeightType::F16 => DType::F16,
-        }
-    }
-}
-
-impl std::str::FromStr for WeightType {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let types = [WeightType::F32, WeightType::Bf16, WeightType::F16];
-        let found = types.into_iter().find(|dtype| dtype.name() == name);
-        found.ok_or_else(|| "the types are f32, bf16 and f16".to_owned())
-    }
-}
+use crate::quantization::StoredTensor;
+use crate::{ModelError, QwenConfig, WeightType};
 
 /// An opened folder: its configuration and its mapped files. Values are read when the model is made.
 pub struct Checkpoint {
@@ -95,10 +46,14 @@ impl ShardFile {
             let path = self.path.clone();
             return Err(ModelError::LfsPointer { path });
         }
-        SafeTensors::deserialize(&self.map).map_err(|e| ModelError::Safetensors {
+        SafeTensors::deserialize(&self.map).map_err(self.invalid())
+    }
+
+    fn invalid(&self) -> impl Fn(SafeTensorError) -> ModelError {
+        |error| ModelError::Safetensors {
             path: self.path.clone(),
-            message: e.to_string(),
-        })
+            message: error.to_string(),
+        }
     }
 }
 
@@ -177,7 +132,8 @@ impl Checkpoint {
 
     /// Checks names, shapes and types against the config, before any value is read.
     fn check_tensors(&mut self) -> Result<(), ModelError> {
-        let expected: BTreeMap<String, Vec<usize>> = self.config.tensors().into_iter().collect();
+        let expected: BTreeMap<String, StoredTensor> =
+            self.config.stored_tensors().into_iter().collect();
         for (index, file) in self.files.iter().enumerate() {
             let tensors = file.parse()?;
             // In the order of names, so that the same fault is always reported first.
@@ -186,7 +142,7 @@ impl Checkpoint {
             for (tensor, view) in views {
                 let path = file.path.clone();
                 let tensor = tensor.to_owned();
-                let Some(shape) = expected.get(&tensor) else {
+                let Some(StoredTensor { shape, integer, .. }) = expected.get(&tensor) else {
                     return Err(ModelError::UnusedTensor { path, tensor });
                 };
                 if view.shape() != shape {
@@ -197,11 +153,16 @@ impl Checkpoint {
                         expected: shape.clone(),
                     });
                 }
-                if !matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                let float = matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16);
+                if !(float && !integer || view.dtype() == Dtype::I32 && *integer) {
                     return Err(ModelError::TensorType {
                         path,
                         tensor,
                         found: format!("{:?}", view.dtype()),
+                        expected: match integer {
+                            true => "I32 is what GPTQ packs in",
+                            false => "F32, F16 and BF16 are supported",
+                        },
                     });
                 }
                 if let Some(first) = self.place.insert(tensor.clone(), index) {
@@ -213,12 +174,10 @@ impl Checkpoint {
                 }
             }
         }
-        match expected
-            .into_keys()
-            .find(|name| !self.place.contains_key(name))
-        {
+        let mut required = expected.into_iter().filter(|tensor| !tensor.1.optional);
+        match required.find(|(name, _)| !self.place.contains_key(name)) {
             None => Ok(()),
-            Some(tensor) => Err(ModelError::MissingTensor {
+            Some((tensor, _)) => Err(ModelError::MissingTensor {
                 place: match self.files.as_slice() {
                     [file] => file.path.clone(),
                     _ => self.folder.clone(),
@@ -228,16 +187,18 @@ impl Checkpoint {
         }
     }
 
-    /// The type in which the files hold the matrices; f32 when they hold several.
+    /// The type in which the files hold the matrices that are not packed; f32 when they hold several.
     ///
     /// # Errors
     /// A broken file.
     pub fn stored_type(&self) -> Result<WeightType, ModelError> {
         let mut types = BTreeSet::new();
         for file in &self.files {
-            for (_, view) in file.parse()?.iter().filter(|t| t.1.shape().len() == 2) {
-                types.insert(view.dtype());
-            }
+            let tensors = file.parse()?;
+            let matrices = tensors
+                .iter()
+                .filter(|(name, view)| name.ends_with(".weight") && view.shape().len() == 2);
+            types.extend(matrices.map(|(_, view)| view.dtype()));
         }
         Ok(match types.iter().collect::<Vec<_>>().as_slice() {
             [Dtype::BF16] => WeightType::Bf16,
@@ -246,7 +207,74 @@ impl Checkpoint {
         })
     }
 
-    /// Reads a tensor onto a device, in the type asked for, and adds it to the digest.
+    /// The type in which a model holds the matrices that are not packed, from the one asked for.
+    ///
+    /// # Errors
+    /// A type for a model whose matrices are packed; a broken file.
+    pub fn matrix_type(&self, asked: Option<WeightType>) -> Result<WeightType, ModelError> {
+        match (asked, self.config.quantization) {
+            (Some(dtype), None) => Ok(dtype),
+            (Some(dtype), Some(_)) => Err(ModelError::PackedType {
+                folder: self.folder.clone(),
+                dtype: dtype.name(),
+            }),
+            (None, _) => self.stored_type(),
+        }
+    }
+
+    /// The type, or f32, which has all its values, where the device does not compute in it.
+    pub(crate) fn known_type(&self, dtype: WeightType, device: &Device) -> WeightType {
+        let types = [DType::F32, dtype.into()];
+        match longspan_kernels::supported(device, self.config.head_dim, &types) {
+            Ok(()) => dtype,
+            Err(_) => WeightType::F32,
+        }
+    }
+
+    /// Whether a file holds a tensor.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.place.contains_key(name)
+    }
+
+    /// The file of a tensor.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.files[self.place[name]].path.clone()
+    }
+
+    /// The type in which a file holds a tensor.
+    pub(crate) fn type_of(&self, name: &str) -> Result<Dtype, ModelError> {
+        let file = &self.files[self.place[name]];
+        let tensors = file.parse()?;
+        let view = tensors.tensor(name).map_err(file.invalid())?;
+        Ok(view.dtype())
+    }
+
+    /// Hands a tensor of the files to `take`, and adds it to the digest.
+    pub(crate) fn read<T>(
+        &mut self,
+        name: &str,
+        take: impl FnOnce(&Path, &TensorView) -> Result<T, ModelError>,
+    ) -> Result<T, ModelError> {
+        let file = &self.files[self.place[name]];
+        let tensors = file.parse()?;
+        let view = tensors.tensor(name).map_err(file.invalid())?;
+        self.digest.update(name.as_bytes());
+        self.digest.update(format!("{:?}", view.dtype()).as_bytes());
+        self.digest.update_rayon(view.data());
+        let taken = take(&file.path, &view)?;
+        // The pages that were just copied need not stay resident beside the copy.
+        #[cfg(unix)]
+        {
+            let bytes = view.data();
+            let offset = bytes.as_ptr() as usize - file.map.as_ptr() as usize;
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is file-backed and read only, so dropped pages are read again if needed.
+            let _ = unsafe { file.map.unchecked_advise_range(advice, offset, bytes.len()) };
+        }
+        Ok(taken)
+    }
+
+    /// Reads a tensor onto a device, in the type asked for.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`] or [`ModelError::Overflow`] on a bad value.
@@ -256,52 +284,48 @@ impl Checkpoint {
         dtype: WeightType,
         device: &Device,
     ) -> Result<Tensor<D>, ModelError> {
-        let file = &self.files[self.place[name]];
-        let tensors = file.parse()?;
-        let view = tensors.tensor(name).map_err(|e| ModelError::Safetensors {
-            path: file.path.clone(),
-            message: e.to_string(),
-        })?;
-        self.digest.update(name.as_bytes());
-        self.digest.update(format!("{:?}", view.dtype()).as_bytes());
-        self.digest.update_rayon(view.data());
-        let bytes = view.data();
-        let held = dtype.name();
-        let (values, dtype) = match dtype {
-            WeightType::F32 => (convert::<f32>(bytes, view.dtype()), DType::F32),
-            WeightType::Bf16 => (convert::<bf16>(bytes, view.dtype()), DType::BF16),
-            WeightType::F16 => (convert::<f16>(bytes, view.dtype()), DType::F16),
-        };
-        let values = values.map_err(|(index, value)| {
-            let (path, tensor) = (file.path.clone(), name.to_owned());
-            if value.is_finite() {
-                ModelError::Overflow {
-                    path,
-                    tensor,
-                    index,
-                    value,
-                    dtype: held,
+        let data = self.read(name, |path, view| {
+            let from = view.dtype();
+            let values = match dtype {
+                WeightType::F32 => convert::<f32>(view.data(), from),
+                WeightType::Bf16 => convert::<bf16>(view.data(), from),
+                WeightType::F16 => convert::<f16>(view.data(), from),
+            };
+            let values = values.map_err(|(index, value)| {
+                let (path, tensor) = (path.to_owned(), name.to_owned());
+                if value.is_finite() {
+                    ModelError::Overflow {
+                        path,
+                        tensor,
+                        index,
+                        value,
+                        dtype: dtype.name(),
+                    }
+                } else {
+                    ModelError::NonFinite {
+                        path,
+                        tensor,
+                        index,
+                        value,
+                    }
                 }
-            } else {
-                ModelError::NonFinite {
-                    path,
-                    tensor,
-                    index,
-                    value,
-                }
-            }
+            })?;
+            Ok(TensorData::from_bytes(
+                values,
+                view.shape().to_vec(),
+                DType::from(dtype),
+            ))
         })?;
-        let shape = view.shape().to_vec();
-        // The pages that were just copied need not stay resident beside the copy.
-        #[cfg(unix)]
-        {
-            let offset = bytes.as_ptr() as usize - file.map.as_ptr() as usize;
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the map is file-backed and read only, so dropped pages are read again if needed.
-            let _ = unsafe { file.map.unchecked_advise_range(advice, offset, bytes.len()) };
-        }
-        let data = TensorData::from_bytes(values, shape, dtype);
-        Ok(Tensor::from_data(data, (device, dtype)))
+        Ok(Tensor::from_data(data, (device, dtype.into())))
+    }
+
+    /// Reads a tensor of whole numbers: its shape and its values.
+    pub(crate) fn integers(&mut self, name: &str) -> Result<(Vec<usize>, Vec<i32>), ModelError> {
+        self.read(name, |_, view| {
+            let bytes = view.data().as_chunks::<4>().0;
+            let values = bytes.par_iter().map(|&bytes| i32::from_le_bytes(bytes));
+            Ok((view.shape().to_vec(), values.collect()))
+        })
     }
 
     /// Digest of the configuration and of every tensor read so far, in reading order; the same for the

@@ -7,7 +7,7 @@ use longspan_attention::Model;
 use longspan_rope::Rope;
 use serde_json::{Map, Value, json};
 
-use crate::ModelError;
+use crate::{ModelError, Quantization};
 
 /// The fields of `config.json` that shape the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct QwenConfig {
     pub rope_base: f64,
     /// Added to the mean square in RMSNorm (`layer_norm_epsilon`).
     pub epsilon: f64,
+    /// How the matrices of the layers are packed; `None`: they are not.
+    pub quantization: Option<Quantization>,
 }
 
 /// Largest width or vocabulary that is taken for meant: their products must not overflow.
@@ -82,7 +84,7 @@ const SHAPING: [&str; 9] = [
 ];
 
 /// Fields that must have one value, where they are present, and what that means.
-fn fixed() -> [(&'static str, Value, &'static str); 7] {
+fn fixed() -> [(&'static str, Value, &'static str); 6] {
     [
         (
             "model_type",
@@ -113,11 +115,6 @@ fn fixed() -> [(&'static str, Value, &'static str); 7] {
             "apply_residual_connection_post_layernorm",
             json!(false),
             "only residuals taken before the norm (false) are supported",
-        ),
-        (
-            "quantization_config",
-            Value::Null,
-            "quantised checkpoints are not supported yet; use the BF16 or FP16 one",
         ),
     ]
 }
@@ -191,6 +188,13 @@ impl QwenConfig {
                 return Err(fields.error(key, expected));
             }
         }
+        let (quantization, ignored) = match map.get("quantization_config") {
+            None | Some(Value::Null) => (None, Vec::new()),
+            Some(table) => {
+                let (quantization, ignored) = Quantization::read(path, table)?;
+                (Some(quantization), ignored)
+            }
+        };
         let config = QwenConfig {
             vocab_size: fields.count("vocab_size", 1..=MOST)?,
             hidden_size: fields.count("hidden_size", 2..=MOST)?,
@@ -201,6 +205,7 @@ impl QwenConfig {
             trained: fields.count("seq_length", 2..=1 << 31)?,
             rope_base: fields.number("rotary_emb_base", 1.0)?,
             epsilon: fields.number("layer_norm_epsilon", 0.0)?,
+            quantization,
         };
         if fields.count("intermediate_size", 2..=MOST)? % 2 != 0 {
             let expected = "it is twice the width of the feed-forward layer, so it must be even";
@@ -218,18 +223,22 @@ impl QwenConfig {
             );
             return Err(fields.error("hidden_size", expected));
         }
+        if let Some(quantization) = quantization {
+            quantization.check(path, &config)?;
+        }
         let known = |key: &str| {
-            SHAPING.contains(&key)
+            key == "quantization_config"
+                || SHAPING.contains(&key)
                 || IGNORED.contains(&key)
                 || fixed().iter().any(|field| field.0 == key)
         };
-        let unknown = map.keys().filter(|key| !known(key)).cloned().collect();
-        Ok((config, unknown))
+        let unknown = map.keys().filter(|key| !known(key)).cloned();
+        Ok((config, unknown.chain(ignored).collect()))
     }
 
     /// The fields as `config.json` has them.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "architectures": ["QWenLMHeadModel"],
             "model_type": "qwen",
             "vocab_size": self.vocab_size,
@@ -249,10 +258,14 @@ impl QwenConfig {
             "use_dynamic_ntk": true,
             "use_logn_attn": true,
             "tokenizer_class": "QWenTokenizer",
-        })
+        });
+        if let Some(quantization) = self.quantization {
+            json["quantization_config"] = quantization.to_json();
+        }
+        json
     }
 
-    /// Name and shape of every tensor of the model, in the order of the forward pass.
+    /// Name and shape of every parameter of the model, packed or not, in the order of the forward pass.
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (h, ffn) = (self.hidden_size, self.ffn);
         let mut tensors = vec![(
@@ -329,6 +342,7 @@ impl Shape {
             trained,
             rope_base,
             epsilon: 1e-6,
+            quantization: None,
         }
     }
 }

@@ -27,13 +27,15 @@ pub struct PassCost {
 }
 
 impl QwenConfig {
-    /// Bytes of the model with its matrices in `dtype`.
+    /// Bytes of the model with its matrices in `dtype`, but for those that are packed.
     pub fn weight_bytes(&self, dtype: WeightType) -> u64 {
-        let tensors = self.tensors().into_iter();
-        let bytes = tensors.map(|(_, shape)| {
-            let len: u64 = shape.iter().map(|&size| size as u64).product();
-            match shape.len() {
-                2 => len * dtype.size() as u64,
+        let tensors = self.stored_tensors().into_iter();
+        let bytes = tensors.map(|(name, tensor)| {
+            let len: u64 = tensor.shape.iter().map(|&size| size as u64).product();
+            match tensor.shape.len() {
+                // Scales are f16, as AutoGPTQ stores them.
+                2 if name.ends_with(".scales") => len * WeightType::F16.size() as u64,
+                2 if !tensor.integer => len * dtype.size() as u64,
                 _ => len * VALUE,
             }
         });

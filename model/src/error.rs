@@ -126,7 +126,7 @@ pub enum ModelError {
         expected: Vec<usize>,
     },
     /// A tensor has a type that is not supported.
-    #[error("{path}: tensor {tensor} is {found}; F32, F16 and BF16 are supported")]
+    #[error("{path}: tensor {tensor} is {found}; {expected}")]
     TensorType {
         /// The file.
         path: PathBuf,
@@ -134,6 +134,39 @@ pub enum ModelError {
         tensor: String,
         /// Type in the file.
         found: String,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// A packed matrix is not put together as `config.json` says.
+    #[error(
+        "{path}: tensor {tensor} {message}; the file is damaged, or config.json is another model's"
+    )]
+    Packing {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A type was asked for, but the matrices are packed.
+    #[error(
+        "{folder}: dtype {dtype} is asked for (model.dtype in a config, --dtype of score), but this checkpoint's matrices are \
+         packed by GPTQ and are held as they are; leave dtype out, or give an unquantised checkpoint"
+    )]
+    PackedType {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// What was asked for.
+        dtype: &'static str,
+    },
+    /// Training cannot go on from packed matrices.
+    #[error(
+        "{folder}: a GPTQ checkpoint cannot be trained; give the folder that the training wrote"
+    )]
+    PackedTraining {
+        /// The checkpoint.
+        folder: PathBuf,
     },
     /// A weight is not a finite number.
     #[error("{path}: tensor {tensor} holds {value} at flat index {index}; the file is damaged")]

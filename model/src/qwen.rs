@@ -9,7 +9,8 @@ use longspan_attention::{Method, PlanError};
 use longspan_kernels::{PlanTensors, ops};
 use longspan_rope::Length;
 
-use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
+use crate::linear::{Linear, PackedLinear};
+use crate::{Checkpoint, HeldType, ModelError, QwenConfig, WeightType};
 
 /// Rows that go through the feed-forward layer together: its intermediate values are several times as
 /// wide as the residual stream, and holding them for a whole context would dominate memory.
@@ -32,7 +33,7 @@ pub struct Qwen {
 #[derive(Debug)]
 struct Info {
     digest: String,
-    dtype: WeightType,
+    dtype: HeldType,
     device: Device,
     device_kind: String,
 }
@@ -40,13 +41,13 @@ struct Info {
 #[derive(Module, Debug)]
 struct Block {
     ln_1: Param<Tensor<1>>,
-    c_attn: Param<Tensor<2>>,
+    c_attn: Linear,
     c_attn_bias: Param<Tensor<1>>,
-    c_proj: Param<Tensor<2>>,
+    c_proj: Linear,
     ln_2: Param<Tensor<1>>,
-    w1: Param<Tensor<2>>,
-    w2: Param<Tensor<2>>,
-    mlp_c_proj: Param<Tensor<2>>,
+    w1: Linear,
+    w2: Linear,
+    mlp_c_proj: Linear,
 }
 
 /// A method laid over a model for passes of one length: a plan for each layer, on the device.
@@ -56,8 +57,8 @@ pub struct PassPlan {
 }
 
 impl Qwen {
-    /// Loads a folder, with matrices held in `dtype`, or in the type of the files when it is `None`.
-    /// Norm weights and biases are held in f32.
+    /// Loads a folder, with matrices held in `dtype`, or in the type of the files when it is `None`, which it has to be
+    /// where matrices are packed. Norm weights and biases are held in f32.
     ///
     /// # Errors
     /// Whatever is wrong with the folder or a value in it.
@@ -79,10 +80,10 @@ impl Qwen {
         dtype: Option<WeightType>,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let dtype = match dtype {
-            Some(dtype) => dtype,
-            None => checkpoint.stored_type()?,
-        };
+        let mut dtype = checkpoint.matrix_type(dtype)?;
+        if checkpoint.config.quantization.is_some() {
+            dtype = checkpoint.known_type(dtype, device);
+        }
         let config = checkpoint.config.clone();
         let types = [DType::F32, dtype.into()];
         longspan_kernels::supported(device, config.head_dim, &types).map_err(|reason| {
@@ -117,7 +118,7 @@ impl Qwen {
         let lm_head = parameters.next("lm_head.weight")?;
         let info = Info {
             digest: String::new(),
-            dtype,
+            dtype: HeldType::new(dtype, config.quantization),
             device: device.clone(),
             device_kind: longspan_kernels::device_kind(device),
         };
@@ -141,8 +142,8 @@ impl Qwen {
         &self.info.digest
     }
 
-    /// The type in which matrices are held.
-    pub fn dtype(&self) -> WeightType {
+    /// The type in which the matrices of the layers are held.
+    pub fn dtype(&self) -> HeldType {
         self.info.dtype
     }
 
@@ -260,13 +261,13 @@ impl Block {
     fn assemble<S: Source>(from: &mut Parameters<S>, prefix: &str) -> Result<Self, ModelError> {
         Ok(Block {
             ln_1: from.next(&format!("{prefix}.ln_1.weight"))?,
-            c_attn: from.next(&format!("{prefix}.attn.c_attn.weight"))?,
+            c_attn: from.linear(&format!("{prefix}.attn.c_attn"))?,
             c_attn_bias: from.next(&format!("{prefix}.attn.c_attn.bias"))?,
-            c_proj: from.next(&format!("{prefix}.attn.c_proj.weight"))?,
+            c_proj: from.linear(&format!("{prefix}.attn.c_proj"))?,
             ln_2: from.next(&format!("{prefix}.ln_2.weight"))?,
-            w1: from.next(&format!("{prefix}.mlp.w1.weight"))?,
-            w2: from.next(&format!("{prefix}.mlp.w2.weight"))?,
-            mlp_c_proj: from.next(&format!("{prefix}.mlp.c_proj.weight"))?,
+            w1: from.linear(&format!("{prefix}.mlp.w1"))?,
+            w2: from.linear(&format!("{prefix}.mlp.w2"))?,
+            mlp_c_proj: from.linear(&format!("{prefix}.mlp.c_proj"))?,
         })
     }
 
@@ -292,7 +293,7 @@ impl Block {
         let [n, width] = x.dims();
         let (heads, d) = (config.heads, config.head_dim);
         let x = ops::rms_norm(x, self.ln_1.val(), config.epsilon);
-        let qkv = ops::linear(x, self.c_attn.val()) + self.c_attn_bias.val().unsqueeze();
+        let qkv = self.c_attn.forward(x) + self.c_attn_bias.val().unsqueeze();
         // Views of one buffer: q, k and v lie side by side in each row.
         let qkv = qkv.reshape([n, 3, heads, d]);
         let part = |i: usize| {
@@ -302,7 +303,7 @@ impl Block {
         let output = attend(part(0), part(1), part(2));
         drop(qkv);
         let output = output.permute([0, 2, 1, 3]).reshape([n, width]);
-        ops::linear(output, self.c_proj.val())
+        self.c_proj.forward(output)
     }
 
     /// `[n, hidden]` to `[n, hidden]`, in blocks of rows.
@@ -321,9 +322,9 @@ impl Block {
     fn mlp_rows(&self, x: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
         let x = ops::rms_norm(x, self.ln_2.val(), config.epsilon);
         // Qwen gates with its second matrix: w1(x) * silu(w2(x)).
-        let up = ops::linear(x.clone(), self.w1.val());
-        let gate = ops::linear(x, self.w2.val());
-        ops::linear(ops::swiglu(up, gate), self.mlp_c_proj.val())
+        let up = self.w1.forward(x.clone());
+        let gate = self.w2.forward(x);
+        self.mlp_c_proj.forward(ops::swiglu(up, gate))
     }
 }
 
@@ -331,6 +332,11 @@ impl Block {
 pub(crate) trait Source {
     /// The tensor of a name, as published.
     fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError>;
+
+    /// The matrix of a layer, by its name without `.weight`, where it is packed.
+    fn packed(&mut self, _layer: &str) -> Result<Option<PackedLinear>, ModelError> {
+        Ok(None)
+    }
 }
 
 /// Numbers the parameters in the order in which they are taken, so that an optimiser's state that was
@@ -346,6 +352,13 @@ impl<S: Source> Parameters<'_, S> {
         let id = ParamId::from(self.taken);
         Ok(Param::initialized(id, self.source.tensor(name)?))
     }
+
+    fn linear(&mut self, layer: &str) -> Result<Linear, ModelError> {
+        Ok(match self.source.packed(layer)? {
+            Some(packed) => Linear::Packed(packed),
+            None => Linear::Dense(self.next(&format!("{layer}.weight"))?),
+        })
+    }
 }
 
 /// The files of a checkpoint: matrices in `dtype`, vectors in f32.
@@ -359,5 +372,12 @@ impl Source for Stored<'_> {
     fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
         let dtype = if D == 2 { self.dtype } else { WeightType::F32 };
         self.checkpoint.tensor(name, dtype, self.device)
+    }
+
+    fn packed(&mut self, layer: &str) -> Result<Option<PackedLinear>, ModelError> {
+        let quantization = self.checkpoint.config.quantization;
+        quantization
+            .map(|quantization| self.checkpoint.packed(layer, quantization, self.device))
+            .transpose()
     }
 }

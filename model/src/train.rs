@@ -100,6 +100,10 @@ impl Trainer {
     ) -> Result<Self, ModelError> {
         let device = device.clone().autodiff();
         let mut checkpoint = Checkpoint::open(folder)?;
+        if checkpoint.config.quantization.is_some() {
+            let folder = folder.to_owned();
+            return Err(ModelError::PackedTraining { folder });
+        }
         let config = checkpoint.config.clone();
         let mut source = Tracked(Stored {
             checkpoint: &mut checkpoint,

@@ -18,6 +18,7 @@ fn config() -> QwenConfig {
         trained: 24,
         rope_base: 1e4,
         epsilon: 1e-6,
+        quantization: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod attention;
 mod attention_backward;
 mod cached;
 mod linear;
+mod packed;
 mod rows;
 mod vector;
 
@@ -123,6 +124,34 @@ impl Ops for Flex {
         let weight = weight.to_contiguous();
         let out = linear::linear(contiguous(&x), &Weight::new(&weight, i));
         tensor(out, &[n, o])
+    }
+
+    fn packed_linear(
+        x: Primitive,
+        words: IntTensor<Self>,
+        zeros: IntTensor<Self>,
+        scales: Primitive,
+        bits: usize,
+        group: usize,
+    ) -> Primitive {
+        let x = x.to_contiguous();
+        let [n, inputs] = x.layout().shape().dims::<2>();
+        let (words, zeros) = (words.to_contiguous(), zeros.to_contiguous());
+        let scales = scales.to_contiguous();
+        let [o, groups] = scales.layout().shape().dims::<2>();
+        let scales = Weight::new(&scales, groups);
+        let weight = Weight {
+            values: WeightValues::Packed(packed::Packed {
+                words: words.as_slice().expect("packed_linear: words are i32"),
+                zeros: zeros.as_slice().expect("packed_linear: zeros are i32"),
+                scales: &scales,
+                bits,
+                group,
+                inputs,
+            }),
+            inputs,
+        };
+        tensor(linear::linear(contiguous(&x), &weight), &[n, o])
     }
 
     fn token_loss(hidden: Primitive, head: Primitive, targets: IntTensor<Self>) -> Primitive {
@@ -346,6 +375,7 @@ enum WeightValues<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     F16(&'a [f16]),
+    Packed(packed::Packed<'a>),
 }
 
 impl<'a> Weight<'a> {
@@ -363,7 +393,8 @@ impl<'a> Weight<'a> {
     }
 
     fn outputs(&self) -> usize {
-        let len = match self.values {
+        let len = match &self.values {
+            WeightValues::Packed(packed) => return packed.outputs(),
             WeightValues::F32(values) => values.len(),
             WeightValues::Bf16(values) => values.len(),
             WeightValues::F16(values) => values.len(),
@@ -374,7 +405,8 @@ impl<'a> Weight<'a> {
     /// Rows `outputs` in f32; `buffer` holds them when they have to be widened.
     fn rows<'b>(&'b self, outputs: std::ops::Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
         let range = outputs.start * self.inputs..outputs.end * self.inputs;
-        match self.values {
+        match &self.values {
+            WeightValues::Packed(packed) => packed.rows(outputs, buffer),
             WeightValues::F32(values) => &values[range],
             WeightValues::Bf16(values) => vector::widen_bf16(&values[range], buffer),
             WeightValues::F16(values) => vector::widen_f16(&values[range], buffer),

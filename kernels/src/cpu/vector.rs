@@ -73,6 +73,15 @@ fn sum(row: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
+#[inline(always)]
+fn unpack<const BITS: usize, const VALUES: usize>(words: &[i32], out: &mut [f32]) {
+    for (word, out) in words.iter().zip(out.as_chunks_mut::<VALUES>().0) {
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = ((*word as u32 >> (BITS * k)) & ((1 << BITS) - 1)) as f32;
+        }
+    }
+}
+
 vectorised! {
     /// Largest value of a row; minus infinity for an empty one.
     fn max<'a>(row: &'a [f32]) -> f32 {
@@ -212,6 +221,23 @@ vectorised! {
     fn from_8bit<'a>(values: &'a [u8], slope: f32, offset: f32, out: &'a mut [f32]) -> () {
         for (out, value) in out.iter_mut().zip(values) {
             *out = f32::from(*value).mul_add(slope, offset);
+        }
+    }
+
+    /// Numbers of 4 bits, eight in a word, the first in the lowest bits.
+    fn unpack_4<'a>(words: &'a [i32], out: &'a mut [f32]) -> () {
+        unpack::<4, 8>(words, out);
+    }
+
+    /// Numbers of 8 bits, four in a word.
+    fn unpack_8<'a>(words: &'a [i32], out: &'a mut [f32]) -> () {
+        unpack::<8, 4>(words, out);
+    }
+
+    /// `(x - zero) * scale`.
+    fn shift_scale<'a>(row: &'a mut [f32], zero: f32, scale: f32) -> () {
+        for x in row.iter_mut() {
+            *x = (*x - zero) * scale;
         }
     }
 
