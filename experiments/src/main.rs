@@ -15,6 +15,7 @@ mod needle;
 mod open;
 mod plan;
 mod plot;
+mod profile;
 mod protocol;
 mod published;
 mod random;
@@ -129,6 +130,12 @@ Examples:
   longspan chat --model checkpoints/Qwen-7B-Chat
   longspan chat --model checkpoints/Qwen-7B-Chat --system 'Answer in one line.' --set rope.kind=dynamic_ntk")]
     Chat(chat::Args),
+    /// Measure speed and memory, as the tables of Qwen's model cards give them
+    #[command(after_help = "\
+Examples:
+  longspan profile --model checkpoints/Qwen-1_8B
+  longspan profile --shape qwen-1.8b --quant bf16 --tokens 64,256")]
+    Profile(profile::Args),
     /// Text to token ids, and back
     #[command(after_help = "\
 Examples:
@@ -200,6 +207,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Score(args) => score::score(&args),
         Command::Generate(args) => generate::generate(&args),
         Command::Chat(args) => chat::chat(&args),
+        Command::Profile(args) => profile::profile(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::List { what } => list::list(what),
         Command::Report { dir } => report::report(&dir),

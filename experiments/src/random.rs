@@ -9,7 +9,7 @@ use longspan_model::{QwenConfig, Shape, WeightType, write_random_checkpoint};
 use crate::records::write_whole;
 
 /// Size of the shards, in bytes.
-const SHARD_BYTES: usize = 2 << 30;
+pub const SHARD_BYTES: usize = 2 << 30;
 
 /// Options of `random-checkpoint`.
 #[derive(clap::Args)]
@@ -36,7 +36,7 @@ pub struct Args {
     tokenizer: Option<PathBuf>,
 }
 
-fn shape(name: &str) -> Result<Shape, String> {
+pub fn shape(name: &str) -> Result<Shape, String> {
     match name {
         "micro" => Ok(Shape::Micro),
         "qwen-1.8b" => Ok(Shape::Qwen1_8B),

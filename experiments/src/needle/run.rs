@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::{Needle, Prompt, Tokenizer};
-use longspan_model::{PassCost, Qwen, QwenConfig};
+use longspan_model::{Decoder, PassCost, Qwen, QwenConfig};
 use longspan_rope::Length;
 use serde_json::json;
 
@@ -69,7 +69,12 @@ impl<'a> NeedleRun<'a> {
                         prefill: total,
                     },
                 )?;
-                costs.insert((index, total), model.pass_cost(&plans));
+                let mut cost = model.pass_cost(&plans);
+                if needle.scorers().contains(&Scorer::Generate) {
+                    let options = score::options(total);
+                    cost.bytes += Decoder::cache_bytes(model, method, options)? as u64;
+                }
+                costs.insert((index, total), cost);
             }
         }
         Ok(Self {
@@ -91,7 +96,7 @@ impl<'a> NeedleRun<'a> {
             let length = points[0].length;
             let mut count = 0;
             for point in points {
-                count += passes(point, &self.prompts.at(point)?);
+                count += self.prompts.at(point)?.len();
             }
             let methods = self.config.methods.iter().enumerate();
             planned.extend(methods.map(|(method, settings)| Planned {
@@ -161,7 +166,7 @@ impl<'a> NeedleRun<'a> {
         let prompts_of = |cell: &Cell| self.prompts.at(cell.point);
         let work = |cell: &Cell, prompts: &[(Needle, Prompt)]| {
             let cost = self.costs[&(cell.method, cell.point.length)];
-            (passes(cell.point, prompts) as u64 * cost.operations) >> SHIFT
+            (prompts.len() as u64 * cost.operations) >> SHIFT
         };
         let mut total = 0;
         for cell in &todo {
@@ -292,11 +297,3 @@ fn fraction(right: &[bool]) -> f64 {
     right.iter().filter(|&&right| right).count() as f64 / right.len() as f64
 }
 
-/// Passes of a cell, at most.
-fn passes(point: &GridPoint, prompts: &[(Needle, Prompt)]) -> usize {
-    let passes = prompts.iter().map(|(_, prompt)| match point.scorer {
-        Scorer::TeacherForced => 1,
-        Scorer::Generate => prompt.answer.iter().map(Vec::len).sum::<usize>() + SPARE,
-    });
-    passes.sum()
-}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::Result;
 use longspan_attention::Method;
 use longspan_data::{Prompt, Tokenizer};
-use longspan_model::{PassPlan, Qwen};
+use longspan_model::{CacheType, DecodeOptions, Decoder, PassPlan, Qwen, Stale};
 use longspan_rope::Length;
 
 /// A method over a model, with the plan of the last pass: passes of one length in a row share it.
@@ -97,10 +97,18 @@ pub fn parts_right(prompt: &Prompt, given: &[Option<u32>]) -> Vec<bool> {
     right.collect()
 }
 
+/// How [`generate`] keeps keys and values: exactly.
+pub fn options(capacity: usize) -> DecodeOptions {
+    DecodeOptions {
+        cache: CacheType::F32,
+        stale: Stale::Recompute,
+        capacity,
+    }
+}
+
 /// What the model writes after each prompt, always the most likely token: at most `spare` tokens more than the
-/// right answer has, and no more once `done` says so.
-///
-/// Each token takes a pass over all before it, whose plan is that of its own length; the prompt is the first call.
+/// right answer has, and no more once `done` says so. The prompt is the first call; keys and values are kept, and
+/// computed anew where the method treats what was read in another way at the new length.
 ///
 /// # Errors
 /// A token outside the vocabulary; a method that does not fit.
@@ -110,26 +118,23 @@ pub fn generate(
     spare: usize,
     done: impl Fn(usize, &[u32]) -> bool,
 ) -> Result<Vec<Vec<u32>>> {
-    let mut written: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
-    let mut open: Vec<usize> = (0..prompts.len()).collect();
-    // All prompts go one token further together, so that those of one length share a plan.
-    while !open.is_empty() {
-        let mut still = Vec::new();
-        for i in open {
-            let (prompt, text) = (&prompts[i].ids, &mut written[i]);
-            let ids = [&prompt[..], &text[..]].concat();
-            let rows = ids.len() - 1..ids.len();
-            // Without finite logits there is nothing to write.
-            let Some(next) = laid.most_likely(&ids, prompt.len(), rows)?[0] else {
-                continue;
-            };
+    let mut written = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let most = prompt.answer.iter().map(Vec::len).sum::<usize>() + spare;
+        let options = options(prompt.ids.len() + most);
+        let mut decoder = Decoder::new(laid.model, laid.method, options)?;
+        let mut hidden = decoder.prompt(&prompt.ids)?;
+        let mut text = Vec::new();
+        // Without finite logits there is nothing to write.
+        while let Some(next) = largest(&decoder.logits(hidden)) {
             text.push(next);
-            let most = prompts[i].answer.iter().map(Vec::len).sum::<usize>() + spare;
-            if text.len() < most && !done(i, text) {
-                still.push(i);
+            if text.len() == most || done(i, &text) {
+                break;
             }
+            hidden = decoder.feed(&[next])?;
         }
-        open = still;
+        laid.fed += decoder.ids().len();
+        written.push(text);
     }
     Ok(written)
 }
@@ -233,7 +238,7 @@ mod tests {
             let never = |_: usize, _: &[u32]| false;
             let written = generate(&mut laid, &[&prompt], 0, never).unwrap().remove(0);
             assert_eq!(written.len(), 5);
-            assert_eq!(laid.fed, 50 + 51 + 52 + 53 + 54);
+            assert_eq!(laid.fed, 50 + 4);
             prompt.answer = vec![written[..2].to_vec(), written[2..].to_vec()];
             let given = teacher_forced(&mut laid, &prompt).unwrap();
             assert_eq!(given, written.iter().copied().map(Some).collect::<Vec<_>>());
