@@ -7,6 +7,7 @@
 
 mod attention;
 mod attention_backward;
+mod few;
 mod linear;
 mod packed;
 mod rows;
