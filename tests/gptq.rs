@@ -2,11 +2,19 @@
 
 mod shared;
 
+use std::path::Path;
+
 use burn::tensor::Device;
 use longspan_attention::Method;
-use longspan_model::Qwen;
+use longspan_model::{
+    Quantization, Qwen, QwenConfig, WeightType, write_checkpoint, write_random_checkpoint,
+};
 use longspan_rope::Length;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 /// Mean and largest absolute error allowed on the NLL, in nats.
@@ -60,5 +68,271 @@ fn packed_checkpoints_equal_the_reference() {
         let mean = sum / nll.len() as f64;
         println!("{name}: mean error {mean:.2e}, largest {largest:.2e}");
         assert!(mean < NLL.0, "{name}: mean error {mean}");
+    }
+}
+
+/// Name, type, shape and bytes of a tensor.
+type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn floats(name: &str, shape: &[usize], values: &[f32]) -> Stored {
+    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    (name.to_owned(), Dtype::F32, shape.to_vec(), bytes)
+}
+
+fn integers(name: &str, shape: &[usize], values: &[u32]) -> Stored {
+    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    (name.to_owned(), Dtype::I32, shape.to_vec(), bytes)
+}
+
+/// A random model: its tensors packed in AutoGPTQ's order, and the values of all parameters.
+struct Model {
+    config: QwenConfig,
+    packed: Vec<Stored>,
+    dense: Vec<(String, Vec<f32>)>,
+}
+
+/// Groups of 12 inputs, or all of one, whose members stand anywhere where `shuffled`.
+fn model(bits: usize, group_size: Option<usize>, shuffled: bool) -> Model {
+    let mut rng = StdRng::seed_from_u64(5);
+    let dense_config = shared::micro();
+    let mut config = dense_config.clone();
+    config.quantization = Some(Quantization {
+        bits,
+        group_size,
+        desc_act: shuffled,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    write_random_checkpoint(dir.path(), &dense_config, WeightType::F32, 4, usize::MAX).unwrap();
+    let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let mut model = Model {
+        config,
+        packed: Vec::new(),
+        dense: Vec::new(),
+    };
+    let mut names = stored.names();
+    names.sort();
+    for name in names {
+        let view = stored.tensor(name).unwrap();
+        let shape = view.shape().to_vec();
+        let layer = name.strip_suffix(".weight").filter(|_| shape.len() == 2);
+        let Some(layer) = layer.filter(|layer| layer.contains(".h.")) else {
+            let values: Vec<f32> = shared::floats(view).iter().map(|&x| x as f32).collect();
+            model.packed.push(floats(name, &shape, &values));
+            model.dense.push((name.to_owned(), values));
+            continue;
+        };
+        let [o, i] = [shape[0], shape[1]];
+        let group = group_size.unwrap_or(i);
+        let (groups, per_word, steps) = (i.div_ceil(group), 32 / bits, 1u32 << bits);
+        let mut group_of: Vec<u32> = (0..i).map(|j| (j / group) as u32).collect();
+        if shuffled {
+            group_of.shuffle(&mut rng);
+        }
+        let q: Vec<u32> = (0..i * o).map(|_| rng.random_range(0..steps)).collect();
+        let zeros: Vec<u32> = (0..groups * o)
+            .map(|_| rng.random_range(0..steps))
+            .collect();
+        let scale = 2.0 / (steps as f32 * (i as f32).sqrt());
+        let scales: Vec<f32> = (0..groups * o)
+            .map(|_| scale * rng.random_range(0.5..1.5))
+            .collect();
+        // [i, o] packed along the inputs; [groups, o] along the outputs, less one.
+        let mut qweight = vec![0u32; i * o / per_word];
+        let mut qzeros = vec![0u32; groups * o / per_word];
+        let mut dense = vec![0f32; o * i];
+        for j in 0..i {
+            for out in 0..o {
+                let g = group_of[j] as usize * o + out;
+                qweight[j / per_word * o + out] |= q[j * o + out] << (bits * (j % per_word));
+                dense[out * i + j] = (q[j * o + out] as f32 - zeros[g] as f32) * scales[g];
+            }
+        }
+        for (g, zero) in zeros.iter().enumerate() {
+            let stored = zero.wrapping_sub(1) & (steps - 1);
+            qzeros[g / per_word] |= stored << (bits * (g % per_word));
+        }
+        let name = |part: &str| format!("{layer}.{part}");
+        model.packed.extend([
+            integers(&name("qweight"), &[i / per_word, o], &qweight),
+            integers(&name("qzeros"), &[groups, o / per_word], &qzeros),
+            floats(&name("scales"), &[groups, o], &scales),
+        ]);
+        if shuffled {
+            model.packed.push(integers(&name("g_idx"), &[i], &group_of));
+        }
+        model.dense.push((name("weight"), dense));
+    }
+    model
+}
+
+impl Model {
+    /// Loss of 70 tokens under the packed checkpoint.
+    fn packed_nll(&self) -> Vec<f32> {
+        let dir = tempfile::tempdir().unwrap();
+        let views = self.packed.iter().map(|(name, dtype, shape, bytes)| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+            (name.clone(), view)
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        let config = self.config.to_json().to_string();
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        nll(dir.path())
+    }
+
+    /// The same under a checkpoint of its values.
+    fn dense_nll(&self) -> Vec<f32> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = self.config.clone();
+        config.quantization = None;
+        // In the order of the forward pass, of which a random checkpoint is one.
+        let order = forward_order(&config);
+        let values = order.iter().map(|name| {
+            let found = self.dense.iter().find(|tensor| tensor.0 == *name);
+            found.unwrap().1.clone()
+        });
+        write_checkpoint(dir.path(), &config, values.collect(), WeightType::F32).unwrap();
+        nll(dir.path())
+    }
+
+    fn find(&mut self, name: &str) -> &mut Stored {
+        self.packed
+            .iter_mut()
+            .find(|tensor| tensor.0 == name)
+            .unwrap()
+    }
+}
+
+/// Names of the parameters in the order of the forward pass.
+fn forward_order(config: &QwenConfig) -> Vec<String> {
+    let layers = (0..config.layers).flat_map(|layer| {
+        let parts = [
+            "ln_1.weight",
+            "attn.c_attn.weight",
+            "attn.c_attn.bias",
+            "attn.c_proj.weight",
+            "ln_2.weight",
+            "mlp.w1.weight",
+            "mlp.w2.weight",
+            "mlp.c_proj.weight",
+        ];
+        parts.map(|part| format!("transformer.h.{layer}.{part}"))
+    });
+    let first = std::iter::once("transformer.wte.weight".to_owned());
+    let last = ["transformer.ln_f.weight", "lm_head.weight"];
+    first.chain(layers).chain(last.map(str::to_owned)).collect()
+}
+
+fn nll(folder: &Path) -> Vec<f32> {
+    let model = Qwen::load(folder, None, &Device::flex()).unwrap();
+    let length = Length {
+        total: 70,
+        prefill: 70,
+    };
+    let plan = model.plan(&Method::named("plain"), length).unwrap();
+    let ids: Vec<u32> = (0..70).map(|i| i * i % 464).collect();
+    model.nll(&ids, &plan).unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len());
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (got - expected).abs();
+        assert!(error < 1e-4, "{what} {i}: {got} against {expected}");
+    }
+}
+
+#[test]
+fn groups_may_be_of_any_inputs_and_any_size() {
+    for bits in [4, 8] {
+        for (group_size, shuffled) in [
+            (Some(16), true),
+            (Some(24), true),
+            (Some(20), false),
+            (Some(128), true),
+            (None, true),
+            (None, false),
+        ] {
+            let model = model(bits, group_size, shuffled);
+            let what = format!("{bits} bits, groups of {group_size:?}, shuffled {shuffled}");
+            assert_close(&what, &model.packed_nll(), &model.dense_nll());
+        }
+    }
+}
+
+/// Attention weights sum to one: what the biases of the values add is what a bias of the projection would.
+#[test]
+fn a_bias_of_any_packed_matrix_is_added() {
+    let mut model = model(4, Some(16), false);
+    let width = model.config.hidden_size;
+    let (bias, projection) = (
+        "transformer.h.1.attn.c_attn.bias",
+        "transformer.h.1.attn.c_proj",
+    );
+    let dense = |name: &str| {
+        model
+            .dense
+            .iter()
+            .find(|tensor| tensor.0 == name)
+            .unwrap()
+            .1
+            .clone()
+    };
+    let (mut of_qkv, matrix) = (dense(bias), dense(&format!("{projection}.weight")));
+    let expected = model.packed_nll();
+    let of_values = of_qkv.split_off(2 * width);
+    let products = matrix
+        .chunks(width)
+        .map(|row| row.iter().zip(&of_values).map(|(w, b)| w * b).sum());
+    let products: Vec<f32> = products.collect();
+    of_qkv.resize(3 * width, 0.0);
+    *model.find(bias) = floats(bias, &[3 * width], &of_qkv);
+    let without = model.packed_nll();
+    model
+        .packed
+        .push(floats(&format!("{projection}.bias"), &[width], &products));
+    assert_close("with the bias", &model.packed_nll(), &expected);
+    assert!(
+        without
+            .iter()
+            .zip(&expected)
+            .any(|(a, b)| (a - b).abs() > 0.01)
+    );
+}
+
+#[test]
+fn random_checkpoints_can_be_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("int4", 0.55), ("int8", 1.05)] {
+        let args = [
+            "random-checkpoint",
+            name,
+            "--shape",
+            "micro",
+            "--quant",
+            name,
+        ];
+        shared::succeed(dir.path(), &args);
+        let folder = dir.path().join(name);
+        let losses = nll(&folder);
+        let mean = losses.iter().sum::<f32>() / losses.len() as f32;
+        assert!((4.0..12.0).contains(&mean), "{name}: {mean} nats");
+        // What a plan counts is what is held.
+        let config = QwenConfig::from_file(&folder.join("config.json"))
+            .unwrap()
+            .0;
+        let packed = config.weight_bytes(WeightType::Bf16) as f64;
+        let mut dense = config.clone();
+        dense.quantization = None;
+        let tables = 2.0 * 2.0 * (config.vocab_size * config.hidden_size) as f64;
+        let of_layers = |bytes: f64| bytes - tables;
+        let ratio =
+            of_layers(packed) / of_layers(dense.weight_bytes(WeightType::Bf16) as f64) * 2.0;
+        assert!(
+            (bytes..bytes + 0.2).contains(&ratio),
+            "{name}: {ratio} bytes a value"
+        );
     }
 }

@@ -161,6 +161,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   longspan random-checkpoint /tmp/qwen-1.8b --shape qwen-1.8b --dtype bf16
+  longspan random-checkpoint /tmp/qwen-7b-int4 --shape qwen-7b --quant int4
   longspan random-checkpoint /tmp/wide --shape micro --vocab-size 151936 --tokenizer qwen.tiktoken")]
     RandomCheckpoint(random::Args),
     /// Train a model from scratch

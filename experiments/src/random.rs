@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use longspan_data::Tokenizer;
-use longspan_model::{QwenConfig, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Quantization, QwenConfig, Shape, WeightType, write_random_checkpoint};
 
 use crate::records::write_whole;
 
@@ -25,6 +25,9 @@ pub struct Args {
     /// Type of the stored weights: f32, bf16 or f16
     #[arg(long, default_value = "bf16")]
     dtype: WeightType,
+    /// Pack the matrices of the layers as GPTQ does: int4 or int8, in groups of 128
+    #[arg(long, value_name = "TYPE", value_parser = quantization)]
+    quant: Option<Quantization>,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -45,6 +48,19 @@ pub fn shape(name: &str) -> Result<Shape, String> {
         "qwen-72b" => Ok(Shape::Qwen72B),
         _ => Err("the shapes are micro, qwen-1.8b, qwen-7b, qwen-14b, qwen-72b".to_owned()),
     }
+}
+
+fn quantization(name: &str) -> Result<Quantization, String> {
+    let bits = match name {
+        "int4" => 4,
+        "int8" => 8,
+        _ => return Err("the types are int4 and int8".to_owned()),
+    };
+    Ok(Quantization {
+        bits,
+        group_size: Some(128),
+        desc_act: false,
+    })
 }
 
 /// Writes the checkpoint, into a folder that holds none.
@@ -71,6 +87,11 @@ pub fn random_checkpoint(args: &Args) -> Result<()> {
     };
     if let Some(size) = args.vocab_size {
         config.vocab_size = size as usize;
+    }
+    if let Some(quantization) = args.quant {
+        config.quantization = Some(quantization);
+        let from = args.config.as_deref().unwrap_or(&args.dir);
+        config.check_packing(from)?;
     }
     write_random_checkpoint(&args.dir, &config, args.dtype, args.seed, SHARD_BYTES)?;
     if let Some(bytes) = vocabulary {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::backend::Flex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use longspan_attention::{Band, LayerPlan, Method, Model, oracle};
-use longspan_kernels::{PlanTensors, ops, reference};
+use longspan_kernels::{PackedWeight, PlanTensors, ops, reference};
 use longspan_rope::{Length, Rope, Spectrum};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -102,7 +102,15 @@ fn rms_norm_and_swiglu_equal_their_twins() {
 
 #[test]
 fn linear_equals_its_twin_in_every_weight_type() {
-    for (n, i, o) in [(1, 1, 1), (17, 129, 300), (1025, 64, 257), (129, 1500, 17)] {
+    let few = [
+        (1, 129, 300),
+        (3, 64, 1),
+        (1, 2048, 33),
+        (8, 31, 67),
+        (5, 1500, 17),
+    ];
+    let many = [(1, 1, 1), (17, 129, 300), (1025, 64, 257), (129, 1500, 17)];
+    for (n, i, o) in few.into_iter().chain(many) {
         let x = tensor(random(7, n * i, 1.0), [n, i]);
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let weight = tensor(random(9, o * i, 1.0), [o, i]).cast(dtype);
@@ -114,9 +122,128 @@ fn linear_equals_its_twin_in_every_weight_type() {
     }
 }
 
+/// A weight of random words, whose scales keep its values at about 1.
+fn packed_weight(o: usize, i: usize, bits: usize, group: usize) -> PackedWeight {
+    let mut rng = StdRng::seed_from_u64(21);
+    let mut words = |rows: usize, columns: usize| {
+        let words = (0..rows * columns).map(|_| rng.random::<i32>()).collect();
+        ints(words, [rows, columns])
+    };
+    let groups = i.div_ceil(group);
+    let scale = 1.0 / (1 << (bits - 1)) as f32;
+    let scales = random(22, o * groups, scale);
+    PackedWeight {
+        words: words(o, i * bits / 32),
+        zeros: words(o, (groups * bits).div_ceil(32)),
+        scales: tensor(scales, [o, groups]).cast(DType::F16),
+        bits,
+        group,
+        order: None,
+    }
+}
+
+/// Products with a packed weight in float64, from its words.
+fn packed_product(x: &[f32], weight: &PackedWeight) -> Vec<f64> {
+    let [o, i] = weight.dims();
+    let bits = weight.bits;
+    let words = |tensor: &Tensor<2, Int>| -> Vec<i32> { tensor.to_data().try_to_vec().unwrap() };
+    let (values, zeros) = (words(&weight.words), words(&weight.zeros));
+    let scales: Vec<f32> = weight.scales.to_data().iter::<f32>().collect();
+    let (groups, per_row) = (scales.len() / o, zeros.len() / o);
+    let order: Option<Vec<i32>> = weight
+        .order
+        .as_ref()
+        .map(|order| order.to_data().try_to_vec().unwrap());
+    let at = |words: &[i32], index: usize| {
+        let word = words[index * bits / 32] as u32 >> (index * bits % 32);
+        f64::from(word & ((1 << bits) - 1))
+    };
+    let weight_at = |o: usize, j: usize| {
+        let group = j / weight.group;
+        let zero = at(&zeros[o * per_row..], group);
+        (at(&values[o * i * bits / 32..], j) - zero) * f64::from(scales[o * groups + group])
+    };
+    let rows = x.chunks(i);
+    let products = rows.flat_map(|x| {
+        (0..o)
+            .map(|o| {
+                let terms = (0..i).map(|j| {
+                    let input = order.as_ref().map_or(j, |order| order[j] as usize);
+                    f64::from(x[input]) * weight_at(o, j)
+                });
+                terms.sum()
+            })
+            .collect::<Vec<f64>>()
+    });
+    products.collect()
+}
+
+#[test]
+fn packed_linear_equals_its_twin_and_float64() {
+    for bits in [4, 8] {
+        for (i, group) in [
+            (8, 8),
+            (64, 64),
+            (136, 32),
+            (176, 32),
+            (160, 64),
+            (512, 128),
+            (1000, 128),
+            (520, 256),
+            (200, 20),
+            (72, 24),
+            (136, 1000),
+            (264, 264),
+        ] {
+            for (n, o) in [
+                (1, 1),
+                (1, 129),
+                (2, 17),
+                (5, 66),
+                (8, 31),
+                (17, 40),
+                (129, 7),
+            ] {
+                let mut weight = packed_weight(o, i, bits, group);
+                if o == 17 {
+                    let order = (0..i).map(|j| ((j * 7 + 3) % i) as i32).collect();
+                    weight.order = Some(ints(order, [i])).filter(|_| i % 7 != 0);
+                }
+                let x = random(20, n * i, 1.0);
+                let expected = packed_product(&x, &weight);
+                let x = tensor(x, [n, i]);
+                let got = values(ops::packed_linear(x.clone(), &weight));
+                let ordered = match &weight.order {
+                    Some(order) => x.select(1, order.clone()),
+                    None => x,
+                };
+                let twin = primitive_values(reference::packed_linear::<Flex>(
+                    flex(&ordered),
+                    flex_int(&weight.words),
+                    flex_int(&weight.zeros),
+                    flex(&weight.scales),
+                    bits,
+                    group,
+                ));
+                let what = format!("bits {bits} i {i} group {group} n {n} o {o}");
+                let expected: Vec<f32> = expected.iter().map(|&x| x as f32).collect();
+                assert_close(&format!("{what}, twin"), &twin, &expected, i as f64);
+                assert_close(&what, &got, &expected, (i as f64).sqrt());
+            }
+        }
+    }
+}
+
 #[test]
 fn token_loss_equals_its_twin_and_survives_large_logits() {
-    for (n, c, v) in [(1, 16, 1), (17, 64, 320), (129, 17, 1000), (4097, 8, 257)] {
+    for (n, c, v) in [
+        (1, 16, 1),
+        (1, 33, 1000),
+        (8, 64, 320),
+        (17, 64, 320),
+        (129, 17, 1000),
+        (4097, 8, 257),
+    ] {
         for scale in [0.3, 40.0] {
             let hidden = tensor(random(10, n * c, scale), [n, c]);
             let head = tensor(random(11, v * c, 1.0), [v, c]);

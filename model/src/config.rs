@@ -223,9 +223,7 @@ impl QwenConfig {
             );
             return Err(fields.error("hidden_size", expected));
         }
-        if let Some(quantization) = quantization {
-            quantization.check(path, &config)?;
-        }
+        config.check_packing(path)?;
         let known = |key: &str| {
             key == "quantization_config"
                 || SHAPING.contains(&key)

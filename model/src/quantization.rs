@@ -160,27 +160,6 @@ impl Quantization {
     pub(crate) fn group(self, inputs: usize) -> usize {
         self.group_size.map_or(inputs, |size| size.min(inputs))
     }
-
-    /// That the widths of a model fill whole words.
-    pub(crate) fn check(self, path: &Path, config: &QwenConfig) -> Result<(), ModelError> {
-        let values = 32 / self.bits;
-        for (what, size) in [
-            ("hidden_size", config.hidden_size),
-            ("half of intermediate_size", config.ffn),
-        ] {
-            if !size.is_multiple_of(values) {
-                return Err(ModelError::ConfigValue {
-                    path: path.to_owned(),
-                    key: "quantization_config.bits",
-                    value: self.bits.to_string(),
-                    expected: format!(
-                        "{what} is {size}, which is not a multiple of the {values} values of a word"
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A tensor that a checkpoint holds.
@@ -194,6 +173,35 @@ pub(crate) struct StoredTensor {
 }
 
 impl QwenConfig {
+    /// That the widths of a model that is packed fill whole words.
+    ///
+    /// # Errors
+    /// Those of the file at `path` do not.
+    pub fn check_packing(&self, path: &Path) -> Result<(), ModelError> {
+        let Some(Quantization { bits, .. }) = self.quantization else {
+            return Ok(());
+        };
+        let values = 32 / bits;
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("half of intermediate_size", self.ffn),
+        ];
+        match sizes
+            .into_iter()
+            .find(|(_, size)| !size.is_multiple_of(values))
+        {
+            None => Ok(()),
+            Some((what, size)) => Err(ModelError::ConfigValue {
+                path: path.to_owned(),
+                key: "quantization_config.bits",
+                value: bits.to_string(),
+                expected: format!(
+                    "{what} is {size}, which is not a multiple of the {values} values of a word"
+                ),
+            }),
+        }
+    }
+
     /// Every tensor that a checkpoint holds, in the order of the forward pass. AutoGPTQ writes a matrix `[o, i]` of a
     /// layer as `qweight` `[i * bits / 32, o]`, `qzeros` `[groups, o * bits / 32]`, `scales` `[groups, o]` and `g_idx` `[i]`, and
     /// gives every one of them a `bias` `[o]`.

@@ -32,7 +32,7 @@ impl View for Values {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let size = size(self.dtype);
+        let size = self.dtype.size();
         let mut bytes = vec![0u8; self.data_len()];
         for (bytes, &x) in bytes.chunks_exact_mut(size).zip(&self.values) {
             store(x, self.dtype, bytes);
@@ -41,7 +41,7 @@ impl View for Values {
     }
 
     fn data_len(&self) -> usize {
-        self.values.len() * size(self.dtype)
+        self.values.len() * self.dtype.size()
     }
 }
 
@@ -51,10 +51,6 @@ fn stored(dtype: WeightType) -> Dtype {
         WeightType::Bf16 => Dtype::BF16,
         WeightType::F16 => Dtype::F16,
     }
-}
-
-fn size(dtype: WeightType) -> usize {
-    if dtype == WeightType::F32 { 4 } else { 2 }
 }
 
 fn store(x: f32, dtype: WeightType, bytes: &mut [u8]) {
@@ -110,18 +106,36 @@ fn write_safetensors<V: View>(
     })
 }
 
-/// A tensor whose values are drawn when it is written, so that only one is in memory at a time.
+/// A tensor whose values are made when it is written, so that only one is in memory at a time.
 struct RandomTensor {
     shape: Vec<usize>,
-    dtype: WeightType,
-    mean: f32,
-    spread: f32,
+    values: Drawn,
     seed: u64,
+}
+
+/// What a tensor holds.
+#[derive(Clone, Copy)]
+enum Drawn {
+    /// Uniform around a mean.
+    Uniform {
+        mean: f32,
+        spread: f32,
+        dtype: WeightType,
+    },
+    /// Packed numbers, uniform.
+    Words,
+    /// One word all over.
+    Repeated(u32),
+    /// The group of each input.
+    GroupsOf(usize),
 }
 
 impl View for RandomTensor {
     fn dtype(&self) -> Dtype {
-        stored(self.dtype)
+        match self.values {
+            Drawn::Uniform { dtype, .. } => stored(dtype),
+            _ => Dtype::I32,
+        }
     }
 
     fn shape(&self) -> &[usize] {
@@ -133,26 +147,81 @@ impl View for RandomTensor {
         let len: usize = self.shape.iter().product();
         let size = self.data_len() / len.max(1);
         let mut bytes = vec![0u8; len * size];
-        bytes
-            .par_chunks_mut(TASK * size)
-            .enumerate()
-            .for_each(|(task, bytes)| {
-                let mut rng = StdRng::seed_from_u64(self.seed ^ ((task as u64) << 32));
-                for value in bytes.chunks_exact_mut(size) {
-                    let x = self.mean + self.spread * (2.0 * rng.random::<f32>() - 1.0);
-                    store(x, self.dtype, value);
-                }
-            });
+        let tasks = bytes.par_chunks_mut(TASK * size).enumerate();
+        tasks.for_each(|(task, bytes)| {
+            let mut rng = StdRng::seed_from_u64(self.seed ^ ((task as u64) << 32));
+            for (i, value) in bytes.chunks_exact_mut(size).enumerate() {
+                let word = match self.values {
+                    Drawn::Uniform {
+                        mean,
+                        spread,
+                        dtype,
+                    } => {
+                        let x = mean + spread * (2.0 * rng.random::<f32>() - 1.0);
+                        store(x, dtype, value);
+                        continue;
+                    }
+                    Drawn::Words => rng.random(),
+                    Drawn::Repeated(word) => word,
+                    Drawn::GroupsOf(group) => ((task * TASK + i) / group) as u32,
+                };
+                value.copy_from_slice(&word.to_le_bytes());
+            }
+        });
         Cow::Owned(bytes)
     }
 
     fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * size(self.dtype)
+        let size = match self.values {
+            Drawn::Uniform { dtype, .. } => dtype.size(),
+            _ => 4,
+        };
+        self.shape.iter().product::<usize>() * size
+    }
+}
+
+/// What a tensor of a random checkpoint holds: of the scale that keeps activations at about 1.
+fn drawn(config: &QwenConfig, name: &str, shape: &[usize], dtype: WeightType) -> Drawn {
+    let uniform = |mean, spread| Drawn::Uniform {
+        mean,
+        spread,
+        dtype,
+    };
+    let part = name.rsplit('.').next().unwrap_or(name);
+    match (part, config.quantization) {
+        ("qweight", _) => Drawn::Words,
+        // Zeros in the middle, as symmetric quantisation has them, less one.
+        ("qzeros", Some(quantization)) if quantization.bits == 4 => Drawn::Repeated(0x7777_7777),
+        ("qzeros", _) => Drawn::Repeated(0x7f7f_7f7f),
+        ("g_idx", Some(quantization)) => Drawn::GroupsOf(quantization.group(shape[0])),
+        ("scales", Some(quantization)) => {
+            // Whole numbers of so many bits have a variance of 4^bits / 12.
+            let layer = name.trim_end_matches(".scales");
+            let inputs = if layer.ends_with("mlp.c_proj") {
+                config.ffn
+            } else {
+                config.hidden_size
+            };
+            let deviation = (1 << quantization.bits) as f32 / 12f32.sqrt();
+            let scale = 1.0 / (deviation * (inputs as f32).sqrt());
+            Drawn::Uniform {
+                mean: scale,
+                spread: 0.2 * scale,
+                dtype: WeightType::F16,
+            }
+        }
+        ("bias", Some(_)) if !name.ends_with("c_attn.bias") => uniform(0.0, 0.0),
+        ("bias", _) => uniform(0.0, 0.1),
+        _ if shape.len() == 1 => uniform(1.0, 0.2),
+        _ if name.contains("wte") => uniform(0.0, 1.0),
+        // Uniform on ±sqrt(3 / inputs) has variance 1 / inputs.
+        _ => uniform(0.0, (3.0 / shape[1] as f32).sqrt()),
     }
 }
 
 /// Writes `config.json` and safetensors with uniformly drawn weights of the scale that keeps a
-/// random network's activations at about 1. Shards hold at most `shard_bytes`; with one shard there is no index.
+/// random network's activations at about 1, packed where the config says so; those that are not are stored in `dtype`. Shards
+/// hold at most `shard_bytes`; with one shard there is no index.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -166,19 +235,10 @@ pub fn write_random_checkpoint(
     fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
     let mut shards: Vec<Vec<(String, RandomTensor)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
-    for (index, (name, shape)) in config.tensors().into_iter().enumerate() {
-        let (mean, spread) = match shape.as_slice() {
-            [_] if name.ends_with("bias") => (0.0, 0.1),
-            [_] => (1.0, 0.2),
-            // Uniform on ±sqrt(3 / inputs) has variance 1 / inputs.
-            [_, _] if name.contains("wte") => (0.0, 1.0),
-            shape => (0.0, (3.0 / shape[1] as f32).sqrt()),
-        };
+    for (index, (name, tensor)) in config.stored_tensors().into_iter().enumerate() {
         let tensor = RandomTensor {
-            shape,
-            dtype,
-            mean,
-            spread,
+            values: drawn(config, &name, &tensor.shape, dtype),
+            shape: tensor.shape,
             seed: seed.wrapping_mul(0x9E37_79B9).wrapping_add(index as u64),
         };
         let bytes = tensor.data_len();

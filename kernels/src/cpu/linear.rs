@@ -1,12 +1,16 @@
 //! Products with weights: linear layers and the LM-head loss.
 //!
 //! Weights are `[outputs, inputs]` in the type they are held in. A block of their rows is widened to
-//! f32 just before it meets a block of activations, which has enough rows to make that cheap.
+//! f32 just before it meets a block of activations, which has enough rows to make that cheap; where there are only a
+//! few, `few.rs` multiplies.
+
+use std::ops::Range;
 
 use gemm::{Parallelism, gemm};
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::few::{self, Rows};
 use super::{Output, Weight, vector};
 
 /// Rows of activations that meet one block of weights.
@@ -142,7 +146,7 @@ unsafe fn add(
     }
 }
 
-fn blocks(len: usize, size: usize) -> Vec<std::ops::Range<usize>> {
+fn blocks(len: usize, size: usize) -> Vec<Range<usize>> {
     (0..len)
         .step_by(size)
         .map(|start| start..(start + size).min(len))
@@ -153,6 +157,9 @@ fn blocks(len: usize, size: usize) -> Vec<std::ops::Range<usize>> {
 pub fn linear(x: &[f32], weight: &Weight) -> Vec<f32> {
     let (inputs, outputs) = (weight.inputs, weight.outputs());
     let n = x.len() / inputs;
+    if n <= few::FEW {
+        return Rows::new(x, weight).product(weight);
+    }
     let mut out = vec![0f32; n * outputs];
     let target = Output(out.as_mut_ptr());
     let (row_blocks, output_blocks) = (blocks(n, ROWS), blocks(outputs, OUTPUTS));
@@ -208,13 +215,29 @@ pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
     let vocabulary_blocks = blocks(vocabulary, OUTPUTS);
     let mut loss = Vec::with_capacity(targets.len());
     for (hidden, targets) in hidden.chunks(LOSS_ROWS * c).zip(targets.chunks(LOSS_ROWS)) {
+        let few = (targets.len() <= few::FEW).then(|| Rows::new(hidden, head));
         let partials: Vec<BlockLoss> = vocabulary_blocks
             .par_iter()
             .map_init(
                 || (Vec::new(), Vec::new()),
                 |(buffer, logits), block| {
+                    if let Some(few) = &few {
+                        let product = |_, logits: &mut [f32]| {
+                            few.product_of(head, block.clone(), logits);
+                        };
+                        return loss_of_block(arch, product, block, targets, logits);
+                    }
                     let weight = head.rows(block.clone(), buffer);
-                    loss_of_block(arch, hidden, weight, block, targets, logits)
+                    let product = |rows: Range<usize>, logits: &mut [f32]| {
+                        let matrix = |values| Matrix { values, stride: c };
+                        let (a, b) = (matrix(&hidden[rows.start * c..]), matrix(weight));
+                        let shape = [rows.len(), block.len(), c];
+                        // SAFETY: `logits` is this task's own and has room for the rows.
+                        unsafe {
+                            product_transposed(shape, a, b, 1.0, logits.as_mut_ptr(), block.len());
+                        }
+                    };
+                    loss_of_block(arch, product, block, targets, logits)
                 },
             )
             .collect();
@@ -234,38 +257,20 @@ pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
     loss
 }
 
-/// The loss of every row over one block of the vocabulary.
+/// The loss of every row over one block of the vocabulary, whose logits for some rows `product` writes.
 fn loss_of_block(
     arch: Arch,
-    hidden: &[f32],
-    weight: &[f32],
-    block: &std::ops::Range<usize>,
+    product: impl Fn(Range<usize>, &mut [f32]),
+    block: &Range<usize>,
     targets: &[i32],
     logits: &mut Vec<f32>,
 ) -> BlockLoss {
     let n = targets.len();
-    let c = hidden.len() / n;
     let mut partials = Vec::with_capacity(n);
     let mut found = Vec::new();
     for rows in blocks(n, ROWS) {
-        logits.resize(ROWS * OUTPUTS, 0.0);
-        // SAFETY: `logits` is this task's own and holds a whole block.
-        unsafe {
-            product_transposed(
-                [rows.len(), block.len(), c],
-                Matrix {
-                    values: &hidden[rows.start * c..],
-                    stride: c,
-                },
-                Matrix {
-                    values: weight,
-                    stride: c,
-                },
-                1.0,
-                logits.as_mut_ptr(),
-                block.len(),
-            );
-        }
+        logits.resize(rows.len() * block.len(), 0.0);
+        product(rows.clone(), logits);
         for (row, logits) in rows.zip(logits.chunks_exact_mut(block.len())) {
             let target = targets[row] as usize;
             if block.contains(&target) {

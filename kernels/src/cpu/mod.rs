@@ -8,6 +8,7 @@
 mod attention;
 mod attention_backward;
 mod cached;
+mod few;
 mod linear;
 mod packed;
 mod rows;

@@ -19,7 +19,7 @@ pub struct Packed<'a> {
     pub inputs: usize,
 }
 
-impl<'a> Packed<'a> {
+impl Packed<'_> {
     /// Words of a row.
     pub fn width(&self) -> usize {
         self.inputs * self.bits / 32
@@ -29,36 +29,48 @@ impl<'a> Packed<'a> {
         self.words.len() / self.width()
     }
 
-    /// Words of row `o`.
-    pub fn row(&self, o: usize) -> &'a [i32] {
-        &self.words[o * self.width()..][..self.width()]
-    }
-
-    /// Zero of group `g` of row `o`.
-    pub fn zero(&self, o: usize, g: usize) -> f32 {
+    /// Zeros of rows `outputs`, in the front of `buffer`; a row may have more of them than groups.
+    pub fn zeros<'b>(&self, outputs: Range<usize>, buffer: &'b mut Vec<f32>) -> &'b mut [f32] {
         let width = (self.scales.inputs * self.bits).div_ceil(32);
-        let word = self.zeros[o * width + g * self.bits / 32] as u32;
-        (word >> (g * self.bits % 32) & ((1 << self.bits) - 1)) as f32
+        self.unpack(
+            &self.zeros[outputs.start * width..outputs.end * width],
+            buffer,
+        )
     }
 
     /// Rows `outputs` in f32, in the front of `buffer`.
     pub fn rows<'b>(&self, outputs: Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
         let arch = Arch::new();
-        let len = outputs.len() * self.inputs;
-        buffer.resize(len.max(buffer.len()), 0.0);
-        let mut widened = Vec::new();
-        let scales = self.scales.rows(outputs.clone(), &mut widened);
-        let rows = buffer[..len].chunks_exact_mut(self.inputs);
-        let scales = scales.chunks_exact(self.scales.inputs);
-        for ((o, row), scales) in outputs.zip(rows).zip(scales) {
-            match self.bits {
-                4 => vector::unpack_4(arch, self.row(o), row),
-                _ => vector::unpack_8(arch, self.row(o), row),
-            }
-            for ((g, values), &scale) in row.chunks_mut(self.group).enumerate().zip(scales) {
-                vector::shift_scale(arch, values, self.zero(o, g), scale);
+        let (mut scales, mut zeros) = (Vec::new(), Vec::new());
+        let scales = self.scales.rows(outputs.clone(), &mut scales);
+        let zeros = self.zeros(outputs.clone(), &mut zeros);
+        let widths = [self.scales.inputs, zeros.len() / outputs.len()];
+        let factors = scales
+            .chunks_exact(widths[0])
+            .zip(zeros.chunks_exact(widths[1]));
+        let width = self.width();
+        let rows = self.unpack(
+            &self.words[outputs.start * width..outputs.end * width],
+            buffer,
+        );
+        for (row, (scales, zeros)) in rows.chunks_exact_mut(self.inputs).zip(factors) {
+            let groups = row.chunks_mut(self.group);
+            for (values, (scale, zero)) in groups.zip(scales.iter().zip(zeros)) {
+                vector::shift_scale(arch, values, *zero, *scale);
             }
         }
-        &buffer[..len]
+        rows
+    }
+
+    /// Values of words, in the front of `buffer`.
+    fn unpack<'b>(&self, words: &[i32], buffer: &'b mut Vec<f32>) -> &'b mut [f32] {
+        let len = words.len() * 32 / self.bits;
+        buffer.resize(len.max(buffer.len()), 0.0);
+        let out = &mut buffer[..len];
+        match self.bits {
+            4 => vector::unpack_4(Arch::new(), words, out),
+            _ => vector::unpack_8(Arch::new(), words, out),
+        }
+        out
     }
 }
