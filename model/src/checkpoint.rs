@@ -33,7 +33,27 @@ struct ShardFile {
     map: Mmap,
 }
 
+/// Lets go of bytes of a mapped file that were copied.
+pub(crate) type Release<'a> = dyn Fn(&[u8]) + 'a;
+
+/// Bytes of a tensor that are read together, so that few pages of the file are resident beside the copy: the embedding
+/// of a large vocabulary alone is half a gigabyte.
+const PIECE: usize = 32 << 20;
+
 impl ShardFile {
+    /// The pages under `bytes` need not stay resident.
+    fn release(&self, bytes: &[u8]) {
+        #[cfg(unix)]
+        {
+            let offset = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is file-backed and read only, so dropped pages are read again if needed.
+            let _ = unsafe { self.map.unchecked_advise_range(advice, offset, bytes.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
+    }
+
     fn open(path: PathBuf) -> Result<Self, ModelError> {
         let file = File::open(&path).map_err(ModelError::io(&path))?;
         // SAFETY: the map is read only; as with every mapped file, nobody may truncate it meanwhile.
@@ -253,24 +273,20 @@ impl Checkpoint {
     pub(crate) fn read<T>(
         &mut self,
         name: &str,
-        take: impl FnOnce(&Path, &TensorView) -> Result<T, ModelError>,
+        take: impl FnOnce(&Path, &TensorView, &Release) -> Result<T, ModelError>,
     ) -> Result<T, ModelError> {
         let file = &self.files[self.place[name]];
         let tensors = file.parse()?;
         let view = tensors.tensor(name).map_err(file.invalid())?;
+        let release = |bytes: &[u8]| file.release(bytes);
         self.digest.update(name.as_bytes());
         self.digest.update(format!("{:?}", view.dtype()).as_bytes());
-        self.digest.update_rayon(view.data());
-        let taken = take(&file.path, &view)?;
-        // The pages that were just copied need not stay resident beside the copy.
-        #[cfg(unix)]
-        {
-            let bytes = view.data();
-            let offset = bytes.as_ptr() as usize - file.map.as_ptr() as usize;
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the map is file-backed and read only, so dropped pages are read again if needed.
-            let _ = unsafe { file.map.unchecked_advise_range(advice, offset, bytes.len()) };
+        for bytes in view.data().chunks(PIECE) {
+            self.digest.update_rayon(bytes);
+            release(bytes);
         }
+        let taken = take(&file.path, &view, &release)?;
+        release(view.data());
         Ok(taken)
     }
 
@@ -284,12 +300,12 @@ impl Checkpoint {
         dtype: WeightType,
         device: &Device,
     ) -> Result<Tensor<D>, ModelError> {
-        let data = self.read(name, |path, view| {
+        let data = self.read(name, |path, view, release| {
             let from = view.dtype();
             let values = match dtype {
-                WeightType::F32 => convert::<f32>(view.data(), from),
-                WeightType::Bf16 => convert::<bf16>(view.data(), from),
-                WeightType::F16 => convert::<f16>(view.data(), from),
+                WeightType::F32 => convert::<f32>(view.data(), from, release),
+                WeightType::Bf16 => convert::<bf16>(view.data(), from, release),
+                WeightType::F16 => convert::<f16>(view.data(), from, release),
             };
             let values = values.map_err(|(index, value)| {
                 let (path, tensor) = (path.to_owned(), name.to_owned());
@@ -321,7 +337,7 @@ impl Checkpoint {
 
     /// Reads a tensor of whole numbers: its shape and its values.
     pub(crate) fn integers(&mut self, name: &str) -> Result<(Vec<usize>, Vec<i32>), ModelError> {
-        self.read(name, |_, view| {
+        self.read(name, |_, view, _| {
             let bytes = view.data().as_chunks::<4>().0;
             let values = bytes.par_iter().map(|&bytes| i32::from_le_bytes(bytes));
             Ok((view.shape().to_vec(), values.collect()))
@@ -359,7 +375,11 @@ held!(f16, f16::from_f32, f16::to_f32);
 
 /// Converts little-endian values; on a value that is not finite, before or after, its index and what
 /// the file holds.
-fn convert<T: Held>(bytes: &[u8], from: Dtype) -> Result<Bytes, (usize, f32)> {
+fn convert<T: Held>(
+    bytes: &[u8],
+    from: Dtype,
+    release: &Release,
+) -> Result<Bytes, (usize, f32)> {
     let read: fn(&[u8]) -> f32 = match from {
         Dtype::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
         Dtype::BF16 => |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(),
@@ -368,19 +388,25 @@ fn convert<T: Held>(bytes: &[u8], from: Dtype) -> Result<Bytes, (usize, f32)> {
     let size = if from == Dtype::F32 { 4 } else { 2 };
     let mut values = vec![T::default(); bytes.len() / size];
     const TASK: usize = 1 << 16;
-    values
-        .par_chunks_mut(TASK)
-        .zip(bytes.par_chunks(TASK * size))
-        .enumerate()
-        .try_for_each(|(task, (values, bytes))| {
-            for (i, (value, bytes)) in values.iter_mut().zip(bytes.chunks_exact(size)).enumerate() {
-                let x = read(bytes);
-                *value = T::from_f32(x);
-                if !value.to_f32().is_finite() {
-                    return Err((task * TASK + i, x));
+    let pieces = values.chunks_mut(PIECE / size).zip(bytes.chunks(PIECE));
+    for (piece, (values, bytes)) in pieces.enumerate() {
+        let first = piece * (PIECE / size);
+        values
+            .par_chunks_mut(TASK)
+            .zip(bytes.par_chunks(TASK * size))
+            .enumerate()
+            .try_for_each(|(task, (values, bytes))| {
+                let values = values.iter_mut().zip(bytes.chunks_exact(size));
+                for (i, (value, bytes)) in values.enumerate() {
+                    let x = read(bytes);
+                    *value = T::from_f32(x);
+                    if !value.to_f32().is_finite() {
+                        return Err((first + task * TASK + i, x));
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
+        release(bytes);
+    }
     Ok(Bytes::from_elems(values))
 }
