@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use bytesize::ByteSize;
 use longspan_attention::Method;
 use longspan_data::Tokenizer;
 use longspan_model::{CacheType, DecodeOptions, Decoder, Qwen, Sampler, Stale, WeightType};
@@ -17,7 +18,7 @@ pub use defaults::Defaults;
 pub use stream::Stream;
 
 use crate::device::DeviceName;
-use crate::{cells, config, open};
+use crate::{cells, config, memory, open};
 
 /// Options of `generate`.
 #[derive(clap::Args)]
@@ -169,6 +170,15 @@ impl Speaker {
             stale: self.stale,
             capacity,
         };
+        let needed = Decoder::cache_bytes(self.model.config(), &self.method, options)?;
+        let needed = ByteSize(needed as u64);
+        let limit = memory::limit(None, &self.model.device());
+        ensure!(
+            needed <= limit,
+            "keys and values of {capacity} tokens take {needed} in {}, {limit} is free; give fewer tokens \
+             (--max-new-tokens) or a narrower type (--kv)",
+            self.cache.name()
+        );
         Ok(Decoder::new(&self.model, &self.method, options)?)
     }
 
