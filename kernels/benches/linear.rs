@@ -35,7 +35,7 @@ const RUNS: usize = 4;
 
 enum Weight {
     Dense(Tensor<2>),
-    Packed(PackedWeight),
+    Packed(Box<PackedWeight>),
 }
 
 /// Seconds that the fastest piece of work takes: what else runs on the machine only slows it down.

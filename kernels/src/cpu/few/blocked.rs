@@ -1,5 +1,8 @@
 //! The loops of a product of a few rows: blocks of outputs and rows whose sums stay in registers.
 
+// The indices of a block are what is walked over, in several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
