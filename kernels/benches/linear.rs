@@ -92,7 +92,7 @@ fn weight(name: &str, [o, i]: [usize; 2], device: &Device) -> (Weight, usize) {
             order: None,
         };
         (
-            Weight::Packed(weight),
+            Weight::Packed(Box::new(weight)),
             o * (i * bits / 8 + 4 * zeros + 2 * groups),
         )
     };
