@@ -1,8 +1,8 @@
 //! Times every kernel on the first GPU of this build, as the tables of `docs/gpu.md`:
 //!
 //! ```text
-//! cargo bench -p longspan-kernels --features cuda            # the large problems
-//! cargo bench -p longspan-kernels --features wgpu -- small   # those of the tests: does it run?
+//! cargo bench -p longspan-kernels --bench kernels --features cuda            # the large problems
+//! cargo bench -p longspan-kernels --bench kernels --features wgpu -- small   # those of the tests: does it run?
 //! ```
 //!
 //! Each line: the problem, its time (the median of several runs, each ended by a wait for the

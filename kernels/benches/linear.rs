@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cargo bench -p longspan-kernels --bench linear
+//! cargo bench -p longspan-kernels --bench linear -- 1 bf16 int4    # these rows, these types
 //! ```
 //!
-//! Each line: rows of `x`, how the weight is held, its bytes over the time of a product (the median of several runs, each
-//! over several weights, so that none is in a cache), and that as a share of the rate at which the same bytes are summed up.
+//! Each line: rows of `x`, how the weight is held, its bytes over the time of a product (the fastest of several, each with
+//! another weight, so that none is in a cache near the core), and that as a share of the rate at which the same bytes are summed up.
 
 use std::time::Instant;
 
@@ -27,16 +28,14 @@ const HELD: [&str; 8] = [
     "int4 g20",
 ];
 /// Rows of `x`; the last is more than few.
-const ROWS: [usize; 5] = [1, 2, 4, 8, 9];
+const ROWS: [usize; 5] = [1, 2, 4, 16, 17];
 /// Bytes of the weights that a run walks over.
 const BYTES: usize = 1 << 29;
 /// Timed runs.
 const RUNS: usize = 4;
 
-enum Weight {
-    Dense(Tensor<2>),
-    Packed(PackedWeight),
-}
+/// A product with a weight of its own.
+type Layer = Box<dyn Fn(Tensor<2>) -> Tensor<2>>;
 
 /// Seconds that the fastest piece of work takes: what else runs on the machine only slows it down.
 fn fastest<T, R>(pieces: &[T], work: impl Fn(&T) -> R) -> f64 {
@@ -72,15 +71,14 @@ fn ints(shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(data, (device, DType::I32))
 }
 
-/// A weight of a name, and its bytes.
-fn weight(name: &str, [o, i]: [usize; 2], device: &Device) -> (Weight, usize) {
-    let dense = |dtype: DType| {
-        (
-            Weight::Dense(floats([o, i], dtype, device)),
-            o * i * dtype.size(),
-        )
+/// The product with a weight of a name, and the weight's bytes.
+fn layer(name: &str, [o, i]: [usize; 2], device: &Device) -> (Layer, usize) {
+    let dense = |dtype: DType| -> (Layer, usize) {
+        let weight = floats([o, i], dtype, device);
+        let layer = move |x| ops::linear(x, weight.clone());
+        (Box::new(layer), o * i * dtype.size())
     };
-    let packed = |bits: usize, group: usize| {
+    let packed = |bits: usize, group: usize| -> (Layer, usize) {
         let groups = i.div_ceil(group);
         let zeros = (groups * bits).div_ceil(32);
         let weight = PackedWeight {
@@ -92,7 +90,7 @@ fn weight(name: &str, [o, i]: [usize; 2], device: &Device) -> (Weight, usize) {
             order: None,
         };
         (
-            Weight::Packed(weight),
+            Box::new(move |x| ops::packed_linear(x, &weight)),
             o * (i * bits / 8 + 4 * zeros + 2 * groups),
         )
     };
@@ -117,7 +115,14 @@ fn main() {
         let mut given = given
             .iter()
             .filter(|given| given.parse::<usize>().is_ok() == numbers);
-        given.clone().next().is_none() || given.any(|given| word.contains(given.as_str()))
+        given.clone().next().is_none()
+            || given.any(|given| {
+                if numbers {
+                    word == *given
+                } else {
+                    word.contains(given.as_str())
+                }
+            })
     };
     let memory: Vec<u64> = (0..BYTES as u64 / 8).collect();
     println!("{} threads\n", rayon::current_num_threads());
@@ -125,19 +130,14 @@ fn main() {
     println!("|---|---|---:|---:|---:|---:|");
     for [o, i] in SHAPES {
         for name in HELD.into_iter().filter(|name| wanted(false, name)) {
-            let (first, bytes) = weight(name, [o, i], &device);
-            let others = (bytes..BYTES)
-                .step_by(bytes)
-                .map(|_| weight(name, [o, i], &device).0);
-            let weights: Vec<Weight> = std::iter::once(first).chain(others).collect();
+            let (first, bytes) = layer(name, [o, i], &device);
+            let others = (bytes..BYTES).step_by(bytes);
+            let others = others.map(|_| layer(name, [o, i], &device).0);
+            let layers: Vec<Layer> = std::iter::once(first).chain(others).collect();
             for n in ROWS.into_iter().filter(|n| wanted(true, &n.to_string())) {
                 let x = floats([n, i], DType::F32, &device);
-                let product = |weight: &Weight| match weight {
-                    Weight::Dense(weight) => ops::linear(x.clone(), weight.clone()),
-                    Weight::Packed(weight) => ops::packed_linear(x.clone(), weight),
-                };
                 let read = read_rate(&memory, bytes);
-                let seconds = fastest(&weights, product);
+                let seconds = fastest(&layers, |layer| layer(x.clone()));
                 let rate = bytes as f64 / seconds;
                 println!(
                     "| {o} x {i} | {name} | {n} | {:.1} | {:.0} % | {:.3} |",

@@ -9,7 +9,7 @@ use longspan_kernels::PackedWeight;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::linear::PackedLinear;
+use crate::linear::Packed;
 use crate::quantization::Quantization;
 use crate::{Checkpoint, ModelError, WeightType};
 
@@ -26,7 +26,7 @@ impl Checkpoint {
         layer: &str,
         quantization: Quantization,
         device: &Device,
-    ) -> Result<PackedLinear, ModelError> {
+    ) -> Result<Packed, ModelError> {
         let bits = quantization.bits;
         let name = |part: &str| format!("{layer}.{part}");
         let (shape, qweight) = self.integers(&name("qweight"))?;
@@ -50,7 +50,7 @@ impl Checkpoint {
                 Tensor::from_data(data, (device, DType::I32))
             }),
         };
-        Ok(PackedLinear {
+        Ok(Packed {
             weight,
             bias: self.bias(&name("bias"), device)?,
         })

@@ -1,5 +1,7 @@
 //! A linear layer: its matrix as a tensor, or packed.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use longspan_kernels::{PackedWeight, ops};
@@ -13,24 +15,34 @@ pub(crate) enum Linear {
     Packed(PackedLinear),
 }
 
-/// A packed matrix and what is added to its products.
+/// A packed matrix; no parameter, since it cannot be trained.
 #[derive(Module, Debug)]
 pub(crate) struct PackedLinear {
     #[module(skip)]
+    parts: Arc<Packed>,
+}
+
+/// A packed matrix and what is added to its products.
+#[derive(Debug)]
+pub(crate) struct Packed {
     pub weight: PackedWeight,
     /// `[outputs]`; `None` where it is zero.
-    #[module(skip)]
     pub bias: Option<Tensor<1>>,
 }
 
 impl Linear {
+    pub fn packed(parts: Packed) -> Self {
+        let parts = Arc::new(parts);
+        Linear::Packed(PackedLinear { parts })
+    }
+
     /// `x` `[n, inputs]` to `[n, outputs]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Linear::Dense(weight) => ops::linear(x, weight.val()),
-            Linear::Packed(PackedLinear { weight, bias }) => {
-                let product = ops::packed_linear(x, weight);
-                match bias {
+            Linear::Packed(packed) => {
+                let product = ops::packed_linear(x, &packed.parts.weight);
+                match &packed.parts.bias {
                     Some(bias) => product + bias.clone().unsqueeze(),
                     None => product,
                 }

@@ -9,7 +9,7 @@ use longspan_attention::{Method, PlanError};
 use longspan_kernels::{PlanTensors, ops};
 use longspan_rope::Length;
 
-use crate::linear::{Linear, PackedLinear};
+use crate::linear::{Linear, Packed};
 use crate::{Checkpoint, HeldType, ModelError, QwenConfig, WeightType};
 
 /// Rows that go through the feed-forward layer together: its intermediate values are several times as
@@ -334,7 +334,7 @@ pub(crate) trait Source {
     fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError>;
 
     /// The matrix of a layer, by its name without `.weight`, where it is packed.
-    fn packed(&mut self, _layer: &str) -> Result<Option<PackedLinear>, ModelError> {
+    fn packed(&mut self, _layer: &str) -> Result<Option<Packed>, ModelError> {
         Ok(None)
     }
 }
@@ -355,7 +355,7 @@ impl<S: Source> Parameters<'_, S> {
 
     fn linear(&mut self, layer: &str) -> Result<Linear, ModelError> {
         Ok(match self.source.packed(layer)? {
-            Some(packed) => Linear::Packed(packed),
+            Some(packed) => Linear::packed(packed),
             None => Linear::Dense(self.next(&format!("{layer}.weight"))?),
         })
     }
@@ -374,7 +374,7 @@ impl Source for Stored<'_> {
         self.checkpoint.tensor(name, dtype, self.device)
     }
 
-    fn packed(&mut self, layer: &str) -> Result<Option<PackedLinear>, ModelError> {
+    fn packed(&mut self, layer: &str) -> Result<Option<Packed>, ModelError> {
         let quantization = self.checkpoint.config.quantization;
         quantization
             .map(|quantization| self.checkpoint.packed(layer, quantization, self.device))
