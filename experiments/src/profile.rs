@@ -111,7 +111,10 @@ pub fn profile(args: &Args) -> Result<()> {
             write_random_checkpoint(folder.path(), &config, dtype, 0, random::SHARD_BYTES)?;
             let path = folder.path().to_string_lossy().into_owned();
             let (layers, width) = (config.layers, config.hidden_size);
-            (path, format!("random weights, {layers} layers, {width} wide"))
+            (
+                path,
+                format!("random weights, {layers} layers, {width} wide"),
+            )
         }
     };
     let checkpoint = open::checkpoint(&path)?;
@@ -140,7 +143,11 @@ pub fn profile(args: &Args) -> Result<()> {
     let mut text = format!(
         "# Speed and memory\n\n- model: {name} ({dtype}, cache {})\n- method: {}\n- device: {}\n- weights: {}\n",
         args.kv.name(),
-        if args.set.is_empty() { "plain".to_owned() } else { args.set.join(", ") },
+        if args.set.is_empty() {
+            "plain".to_owned()
+        } else {
+            args.set.join(", ")
+        },
         model.device_kind(),
         ByteSize(weights as u64)
     );
@@ -156,7 +163,8 @@ pub fn profile(args: &Args) -> Result<()> {
     let config = model.config();
     if config.layers == 24 && config.hidden_size == 2048 {
         text += "\nPublished for Qwen-1.8B on an A100-SXM4-80G (PyTorch, flash attention; its model card):\n\n";
-        text += "| type | tokens/s, 2048 | tokens/s, 8192 | GB, reading 2048 | GB, generating 8192 |\n";
+        text +=
+            "| type | tokens/s, 2048 | tokens/s, 8192 | GB, reading 2048 | GB, generating 8192 |\n";
         text += "| --- | ---: | ---: | ---: | ---: |\n";
         for (dtype, speed, memory) in PUBLISHED {
             writeln!(
@@ -225,7 +233,10 @@ fn generating(
         decoder.logits(hidden);
         if i % 64 == 63 {
             let rate = (i + 1) as f64 / start.elapsed().as_secs_f64();
-            bar.set_message(format!("generating {n} tokens: {} ({rate:.1} tokens/s)", i + 1));
+            bar.set_message(format!(
+                "generating {n} tokens: {} ({rate:.1} tokens/s)",
+                i + 1
+            ));
         }
     }
     Ok(Measured {

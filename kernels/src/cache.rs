@@ -10,8 +10,8 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use longspan_attention::{Band, LayerPlan};
 use longspan_rope::Spectrum;
 
-use crate::ops;
 use crate::plan::{TableSpec, key_ranges};
+use crate::{KernelError, device_kind, ops, supported};
 
 /// The type in which a cache holds keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,28 @@ impl CacheType {
             CacheType::F16 => "f16",
             CacheType::Int8 => "int8",
         }
+    }
+
+    /// Whether a device can hold such a cache, for heads of `d` components.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn supported(self, device: &Device, d: usize) -> Result<(), KernelError> {
+        let dtype = match self {
+            CacheType::F32 => DType::F32,
+            CacheType::Bf16 => DType::BF16,
+            CacheType::F16 => DType::F16,
+            CacheType::Int8 if device_kind(device) == "cpu" => return Ok(()),
+            // There is no kernel for it.
+            CacheType::Int8 => {
+                return Err(KernelError::Type {
+                    kernel: "cached_attention",
+                    dtype: DType::U8,
+                    runtime: "GPU",
+                });
+            }
+        };
+        supported(device, d, &[DType::F32, dtype])
     }
 
     /// Bytes of a row of `d` values.

@@ -375,11 +375,7 @@ held!(f16, f16::from_f32, f16::to_f32);
 
 /// Converts little-endian values; on a value that is not finite, before or after, its index and what
 /// the file holds.
-fn convert<T: Held>(
-    bytes: &[u8],
-    from: Dtype,
-    release: &Release,
-) -> Result<Bytes, (usize, f32)> {
+fn convert<T: Held>(bytes: &[u8], from: Dtype, release: &Release) -> Result<Bytes, (usize, f32)> {
     let read: fn(&[u8]) -> f32 = match from {
         Dtype::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
         Dtype::BF16 => |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(),

@@ -58,6 +58,14 @@ pub enum DecodeError {
     /// An id outside the vocabulary.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The device does not hold such a cache.
+    #[error("a cache in {cache}, on this device: {reason}; give --kv f32, or --device cpu")]
+    Cache {
+        /// Type of the cache.
+        cache: &'static str,
+        /// What is missing.
+        reason: longspan_kernels::KernelError,
+    },
     /// There is no room left.
     #[error("{tokens} tokens, and the cache has room for {capacity}")]
     Full {
@@ -72,15 +80,20 @@ impl<'a> Decoder<'a> {
     /// Nothing read yet. Memory for the whole capacity is taken now.
     ///
     /// # Errors
-    /// When the method's windows do not fit the model's layers.
+    /// When the method's windows do not fit the model's layers, or the device does not hold the type of the cache.
     pub fn new(
         model: &'a Qwen,
         method: &Method,
         options: DecodeOptions,
-    ) -> Result<Self, PlanError> {
+    ) -> Result<Self, DecodeError> {
         let config = model.config();
         let windows = method.windows(config.layers)?;
         let device = model.device();
+        let supported = options.cache.supported(&device, config.head_dim);
+        supported.map_err(|reason| DecodeError::Cache {
+            cache: options.cache.name(),
+            reason,
+        })?;
         let size = [config.heads, config.head_dim];
         let room = [options.capacity, CHUNK.min(options.capacity)];
         let layer =

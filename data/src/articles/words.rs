@@ -6,15 +6,15 @@ use std::ops::Range;
 /// word for word.
 pub const SENTENCES: [(u64, &str); 12] = [
     (
-        6,
+        3,
         "\\begin{theorem}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{theorem}\n",
     ),
     (
-        6,
+        3,
         "\\begin{lemma}\\label{s:<new>}\nThe <name> $<symbol>$ has <quantity> $<value>$.\n\\end{lemma}\n",
     ),
     (
-        8,
+        4,
         "\\defn\\label{s:<new>} The <name> $<symbol>$ has <quantity> $<value>$.\n",
     ),
     (3, "\n\\section{<topic>}\n"),
@@ -99,7 +99,7 @@ pub const SUBSCRIPTS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8",
 pub const QUANTITIES: [&str; 8] = [
     "depth", "rank", "index", "weight", "width", "height", "degree", "defect",
 ];
-/// Values have six digits.
+/// Values have six digits, written in two groups: `$482{,}913$`.
 pub const VALUES: Range<usize> = 100_000..1_000_000;
 /// Headings.
 pub const TOPICS: [&str; 8] = [

@@ -296,4 +296,3 @@ impl<'a> NeedleRun<'a> {
 fn fraction(right: &[bool]) -> f64 {
     right.iter().filter(|&&right| right).count() as f64 / right.len() as f64
 }
-
