@@ -24,7 +24,7 @@ fn they_are_the_same_everywhere() {
     );
     assert_eq!(
         blake3::hash(documents[0].text.as_bytes()).to_hex().as_str(),
-        "c8de1407ef6440750bdfcb872c7f5c8d5e115d177f23c4168b0aeac630cbaf41"
+        "c38458c94a81ef4b8989414b965fcd67c501194c184d92eebdde65b010d19dce"
     );
     for (i, (document, article)) in documents.iter().zip(held_out_articles()).enumerate() {
         assert_eq!(document.text, article.text);
