@@ -87,6 +87,7 @@ impl std::str::FromStr for CacheType {
 }
 
 /// `[1, h, capacity, d]`.
+#[allow(clippy::large_enum_variant)] // two for each layer
 enum Held {
     Float(Tensor<4>),
     /// Whole numbers, and `[1, h, capacity, 2]`.

@@ -56,7 +56,7 @@ fn over_heads<'a>(
             let (batch, head) = (task / query_blocks / h, task / query_blocks % h);
             let rows = block * QUERIES..((block + 1) * QUERIES).min(n);
             let problem = Block {
-                q: q.matrix(batch, head).from_row(rows.start),
+                q: q.matrix(batch, head).rows_from(rows.start),
                 of_head: of_head(batch, head),
                 keys: &keys[rows.clone()],
                 d,
@@ -171,7 +171,7 @@ impl Workspace {
     fn tile(&mut self, block: &Block, start: usize, end: usize) {
         let (n, width, d) = (block.keys.len(), end - start, block.d);
         let (k, v) = match &block.of_head {
-            Keys::Ready(k, v) => (k.from_row(start), v.from_row(start)),
+            Keys::Ready(k, v) => (k.rows_from(start), v.rows_from(start)),
             Keys::Cached {
                 cached,
                 batch,

@@ -29,7 +29,7 @@ pub struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// The rows from `row` on.
-    pub fn from_row(self, row: usize) -> Self {
+    pub fn rows_from(self, row: usize) -> Self {
         Matrix {
             values: &self.values[row * self.stride..],
             ..self
