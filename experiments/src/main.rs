@@ -219,7 +219,20 @@ fn execute(command: Command) -> Result<()> {
     }
 }
 
+/// Lets the allocator keep what is freed: a pass frees and takes the same buffers again and again, and glibc would give
+/// them back to the system each time, whose fresh pages took a quarter of the time of a small model.
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: no other thread runs yet; a value that glibc does not take changes nothing.
+    unsafe {
+        // The largest that glibc takes; what is larger is still given back.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+    }
+}
+
 fn main() -> ExitCode {
+    keep_freed_memory();
     match execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
