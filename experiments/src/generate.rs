@@ -3,11 +3,10 @@
 mod defaults;
 mod stream;
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bytesize::ByteSize;
 use longspan_attention::Method;
 use longspan_data::Tokenizer;
@@ -18,7 +17,7 @@ pub use defaults::Defaults;
 pub use stream::Stream;
 
 use crate::device::DeviceName;
-use crate::{cells, config, memory, open};
+use crate::{cells, config, memory, open, tokenize};
 
 /// Options of `generate`.
 #[derive(clap::Args)]
@@ -108,6 +107,24 @@ fn probability(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A decoder whose cache fits in the memory that is free.
+pub fn decoder<'a>(
+    model: &'a Qwen,
+    method: &Method,
+    options: DecodeOptions,
+) -> Result<Decoder<'a>> {
+    let needed = ByteSize(Decoder::cache_bytes(model.config(), method, options)? as u64);
+    let limit = memory::limit(None, &model.device());
+    ensure!(
+        needed <= limit,
+        "keys and values of {} tokens take {needed} in {}, {limit} is free; give fewer tokens \
+         (--max-new-tokens; --tokens of profile) or a narrower type (--kv)",
+        options.capacity,
+        options.cache.name()
+    );
+    Ok(Decoder::new(model, method, options)?)
+}
+
 /// A model with all that decides what it says.
 pub struct Speaker {
     pub model: Qwen,
@@ -170,16 +187,7 @@ impl Speaker {
             stale: self.stale,
             capacity,
         };
-        let needed = Decoder::cache_bytes(self.model.config(), &self.method, options)?;
-        let needed = ByteSize(needed as u64);
-        let limit = memory::limit(None, &self.model.device());
-        ensure!(
-            needed <= limit,
-            "keys and values of {capacity} tokens take {needed} in {}, {limit} is free; give fewer tokens \
-             (--max-new-tokens) or a narrower type (--kv)",
-            self.cache.name()
-        );
-        Ok(Decoder::new(&self.model, &self.method, options)?)
+        decoder(&self.model, &self.method, options)
     }
 
     /// Goes on after a prompt, up to one of the tokens `ends`, a stop word, or as many tokens as are allowed; gives
@@ -258,18 +266,7 @@ impl Spoken {
 /// Writes the prompt's continuation on standard output.
 pub fn generate(args: &Args) -> Result<()> {
     let speaker = Speaker::open(&args.speaker)?;
-    let text = match (&args.prompt, &args.file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| file.display().to_string())?
-        }
-        (None, None) => {
-            let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            read.context("standard input")?;
-            text
-        }
-    };
+    let text = tokenize::input(args.prompt.as_deref(), args.file.as_deref())?;
     let prompt = match args.special {
         true => speaker.tokenizer.encode_with_special(&text),
         false => speaker.tokenizer.encode(&text),

@@ -8,12 +8,11 @@ use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
 use longspan_model::{
-    CacheType, DecodeOptions, Decoder, Quantization, Qwen, Shape, Stale, WeightType,
-    write_random_checkpoint,
+    CacheType, DecodeOptions, Decoder, Qwen, Shape, Stale, WeightType, write_random_checkpoint,
 };
 
 use crate::device::DeviceName;
-use crate::{ALLOCATED, config, open, random};
+use crate::{ALLOCATED, config, generate, open, random};
 
 /// Options of `profile`.
 #[derive(clap::Args)]
@@ -24,9 +23,9 @@ pub struct Args {
     /// Random weights of a published size instead: qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
     #[arg(long, value_parser = random::shape, conflicts_with = "model")]
     shape: Option<Shape>,
-    /// Type of the random weights of --shape
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Stored::Bf16)]
-    quant: Stored,
+    /// Type of the random weights of --shape [default: bf16]
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "model")]
+    quant: Option<Stored>,
     /// Type in which the weights of --model are held [default: as stored]
     #[arg(long, requires = "model")]
     dtype: Option<WeightType>,
@@ -102,12 +101,8 @@ pub fn profile(args: &Args) -> Result<()> {
             let shape = shape.expect("required without a model");
             crate::tell("writing random weights");
             let mut config = shape.config();
-            let (dtype, bits) = args.quant.parts();
-            config.quantization = bits.map(|bits| Quantization {
-                bits,
-                group_size: Some(128),
-                desc_act: false,
-            });
+            let (dtype, bits) = args.quant.unwrap_or(Stored::Bf16).parts();
+            config.quantization = bits.map(random::packed);
             write_random_checkpoint(folder.path(), &config, dtype, 0, random::SHARD_BYTES)?;
             let path = folder.path().to_string_lossy().into_owned();
             let (layers, width) = (config.layers, config.hidden_size);
@@ -197,7 +192,7 @@ fn decoder<'a>(
         stale: Stale::Rotate,
         capacity,
     };
-    Ok(Decoder::new(model, method, options)?)
+    generate::decoder(model, method, options)
 }
 
 /// Ids that are in every vocabulary; speed does not depend on which.

@@ -51,16 +51,20 @@ pub fn shape(name: &str) -> Result<Shape, String> {
 }
 
 fn quantization(name: &str) -> Result<Quantization, String> {
-    let bits = match name {
-        "int4" => 4,
-        "int8" => 8,
-        _ => return Err("the types are int4 and int8".to_owned()),
-    };
-    Ok(Quantization {
+    match name {
+        "int4" => Ok(packed(4)),
+        "int8" => Ok(packed(8)),
+        _ => Err("the types are int4 and int8".to_owned()),
+    }
+}
+
+/// So many bits in groups of 128, as the published ones are packed.
+pub fn packed(bits: usize) -> Quantization {
+    Quantization {
         bits,
         group_size: Some(128),
         desc_act: false,
-    })
+    }
 }
 
 /// Writes the checkpoint, into a folder that holds none.

@@ -33,22 +33,26 @@ pub fn open(path: &Path) -> Result<Tokenizer> {
     Ok(Tokenizer::from_file(path)?)
 }
 
-/// Prints ids as a JSON array, or text.
-pub fn tokenize(args: &Args) -> Result<()> {
-    let tokenizer = open(&args.tokenizer)?;
-    let input = match (&args.text, &args.file) {
-        (Some(text), _) => text.clone(),
+/// A text of the command line, or of a file, or of standard input.
+pub fn input(text: Option<&str>, file: Option<&Path>) -> Result<String> {
+    match (text, file) {
+        (Some(text), _) => Ok(text.to_owned()),
         (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| file.display().to_string())?
+            std::fs::read_to_string(file).with_context(|| file.display().to_string())
         }
         (None, None) => {
             let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("standard input")?;
-            text
+            let read = std::io::stdin().read_to_string(&mut text);
+            read.context("standard input")?;
+            Ok(text)
         }
-    };
+    }
+}
+
+/// Prints ids as a JSON array, or text.
+pub fn tokenize(args: &Args) -> Result<()> {
+    let tokenizer = open(&args.tokenizer)?;
+    let input = input(args.text.as_deref(), args.file.as_deref())?;
     if args.decode {
         let ids: Vec<u32> =
             serde_json::from_str(&input).context("--decode reads a JSON array of token ids")?;

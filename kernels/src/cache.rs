@@ -1,8 +1,8 @@
 //! Keys and values of one layer that stay from pass to pass, and attention over them.
 //!
 //! Keys are held as they were before rotation, so that a method may give them other positions or frequencies
-//! later on; they are rotated when they are read. A layer that sees a window holds little more than the window: what no
-//! later query can see is dropped, the first tokens (sinks) stay.
+//! later on; they are rotated when they are read. Of a layer that sees a window, what no
+//! later query can see is dropped; the first tokens (sinks) stay.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! The ops that execute an attention plan on burn tensors.
 //!
-//! [`Ops`] is the one trait: rotary embedding from given tables, attention over one band of keys,
+//! [`Ops`] is the one trait: rotary embedding from given tables, attention over one band of keys, that of a pass or of a cache,
 //! merging of bands, RMSNorm, SwiGLU, linear layers, packed ones too, and the LM-head loss. Its default bodies are the
 //! slow twins of [`reference`](mod@reference), made of burn's own operations, so a back end is added with an empty
 //! `impl` and made fast one op at a time. The CPU implementation (`cpu/`, on burn's `Flex`) overrides all of them. The

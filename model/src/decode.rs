@@ -22,7 +22,7 @@ pub enum Stale {
     #[default]
     Recompute,
     /// Rotate their keys by the new ones and keep the rest: keys and values of the upper layers are then those of the
-    /// shorter sequence. What Qwen's code does where it applies `rotary_emb` to its whole cache.
+    /// shorter sequence.
     Rotate,
 }
 
@@ -227,13 +227,11 @@ impl<'a> Decoder<'a> {
         let plans = self.plan(length, tokens.clone())?;
         self.tables.keep(&plans);
         let (layers, tables) = (&mut self.layers, &mut self.tables);
-        let hidden = self
-            .model
-            .hidden_with(&self.ids[tokens], |layer, q, k, v| {
-                layers[layer].append(k, v);
-                layers[layer].attend(q, &plans[layer], tables)
-            })?;
-        Ok(hidden)
+        let attend = |layer: usize, q, k, v| {
+            layers[layer].append(k, v);
+            layers[layer].attend(q, &plans[layer], tables)
+        };
+        Ok(self.model.hidden_with(&self.ids[tokens], attend)?)
     }
 
     /// Logits `[vocab_size]` after the last of some hidden states `[n, hidden_size]`.
