@@ -58,7 +58,7 @@ impl CacheType {
             // There is no kernel for it.
             CacheType::Int8 => {
                 return Err(KernelError::Type {
-                    kernel: "cached_attention",
+                    kernel: "rotary_attention_8bit",
                     dtype: DType::U8,
                     runtime: "GPU",
                 });
@@ -222,24 +222,20 @@ impl LayerCache {
             if slots == 0 {
                 continue;
             }
-            let (cos, sin) = TableSpec::queries(band, plan).tensors(&device);
-            let q = ops::rotary(q.clone(), cos, sin);
-            let (cos, sin) = tables.of(band, shift..shift + slots);
+            let q_table = TableSpec::queries(band, plan).tensors(&device);
+            let k_table = tables.of(band, shift..shift + slots);
+            let keys = key_ranges(band, shift, &device);
+            let q = q.clone();
             let part = match (&self.k, &self.v) {
-                (Held::Float(k), Held::Float(v)) => ops::cached_attention(
-                    q,
-                    first(k, slots),
-                    first(v, slots),
-                    (cos, sin),
-                    key_ranges(band, shift, &device),
-                ),
-                (Held::Bits8(k, k_line), Held::Bits8(v, v_line)) => ops::cached_attention_8bit(
-                    q,
-                    (first_int(k, slots), first(k_line, slots)),
-                    (first_int(v, slots), first(v_line, slots)),
-                    (cos, sin),
-                    key_ranges(band, shift, &device),
-                ),
+                (Held::Float(k), Held::Float(v)) => {
+                    let (k, v) = (first(k, slots), first(v, slots));
+                    ops::rotary_attention(q, q_table, k, k_table, v, keys)
+                }
+                (Held::Bits8(k, k_line), Held::Bits8(v, v_line)) => {
+                    let k = (first_int(k, slots), first(k_line, slots));
+                    let v = (first_int(v, slots), first(v_line, slots));
+                    ops::rotary_attention_8bit(q, q_table, k, k_table, v, keys)
+                }
                 _ => unreachable!("keys and values are of one type"),
             };
             merged = Some(match merged {

@@ -1,6 +1,6 @@
 //! The ops that execute an attention plan on burn tensors.
 //!
-//! [`Ops`] is the one trait: rotary embedding from given tables, attention over one band of keys, that of a pass or of a cache,
+//! [`Ops`] is the one trait: rotary embedding from given tables, attention over one band of keys, both of them in one,
 //! merging of bands, RMSNorm, SwiGLU, linear layers, packed ones too, and the LM-head loss. Its default bodies are the
 //! slow twins of [`reference`](mod@reference), made of burn's own operations, so a back end is added with an empty
 //! `impl` and made fast one op at a time. The CPU implementation (`cpu/`, on burn's `Flex`) overrides all of them. The
@@ -23,8 +23,8 @@ mod packed;
 mod plan;
 pub mod reference;
 
-use burn::backend::Backend;
 use burn::backend::backend_extension;
+use burn::backend::{Backend, TensorMetadata};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
 pub use cache::{CacheType, KeyTables, LayerCache};
@@ -59,35 +59,44 @@ pub trait Ops: Backend {
         reference::attention::<Self>(q, k, v, keys)
     }
 
-    /// [`attention`](Ops::attention) of rotated queries over the keys and values of a cache: `k` and `v`
-    /// `[b, h, m, d]` of any float type, keys not yet rotated, `cos` and `sin` `[m, d/2]` of the keys. No gradients.
-    fn cached_attention(
+    /// [`attention`](Ops::attention) of queries, keys and values `[b, h, n, d]` and `[b, h, m, d]`, of which queries are turned
+    /// by `q_cos`, `q_sin` `[n, d/2]` and keys by `k_cos`, `k_sin` `[m, d/2]`. Keys and values may be of a narrower type
+    /// than the queries.
+    #[allow(clippy::too_many_arguments)]
+    fn rotary_attention(
         q: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
         k: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
         keys: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        reference::cached_attention::<Self>(q, k, v, cos, sin, keys)
+        let k = reference::like::<Self>(k, q.dtype());
+        let v = reference::like::<Self>(v, q.dtype());
+        let q = Self::rotary(q, q_cos, q_sin);
+        <Self as Ops>::attention(q, Self::rotary(k, k_cos, k_sin), v, keys)
     }
 
-    /// [`cached_attention`](Ops::cached_attention) over a cache of 8 bits a value: `k` and `v` of whole numbers from 0
-    /// to 255, and for each of their rows a slope and an offset, `k_line` and `v_line` `[b, h, m, 2]`.
+    /// [`rotary_attention`](Ops::rotary_attention) over keys and values of 8 bits: whole numbers from 0 to 255, and for each
+    /// row a slope and an offset, `k_line` and `v_line` `[b, h, m, 2]`. No gradients.
     #[allow(clippy::too_many_arguments)]
-    fn cached_attention_8bit(
+    fn rotary_attention_8bit(
         q: FloatTensor<Self>,
+        q_cos: FloatTensor<Self>,
+        q_sin: FloatTensor<Self>,
         k: IntTensor<Self>,
         k_line: FloatTensor<Self>,
+        k_cos: FloatTensor<Self>,
+        k_sin: FloatTensor<Self>,
         v: IntTensor<Self>,
         v_line: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
         keys: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let k = reference::from_8bit::<Self>(k, k_line);
         let v = reference::from_8bit::<Self>(v, v_line);
-        reference::cached_attention::<Self>(q, k, v, cos, sin, keys)
+        Self::rotary_attention(q, q_cos, q_sin, k, k_cos, k_sin, v, keys)
     }
 
     /// Gradients of [`attention`](Ops::attention) with respect to `q`, `k` and `v`, from its results and the
@@ -154,6 +163,25 @@ pub trait Ops: Backend {
     /// arithmetic is in the type of `x`.
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear::<Self>(x, weight)
+    }
+
+    /// `to + x weightᵀ`, with `to` `[n, o]`, or `[1, o]` for all rows.
+    fn linear_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        to: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::float_add(<Self as Ops>::linear(x, weight), to)
+    }
+
+    /// [`swiglu`](Ops::swiglu) of the products of `x` with two weights `[o, i]`.
+    fn gated_linear(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let up = <Self as Ops>::linear(x.clone(), up);
+        Self::swiglu(up, <Self as Ops>::linear(x, gate))
     }
 
     /// Gradients of [`linear`](Ops::linear) with respect to `x` and `weight`.

@@ -39,68 +39,75 @@ pub fn attention(
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-/// [`Ops::cached_attention`]: rotated `q` `[b, h, n, d]`, `k` and `v` `[b, h, m, d]` as the cache holds them, tables
-/// `[m, d/2]`, `keys` `[n, 2]` as i32; returns the output and its log-sum-exp `[b, h, n]`.
-pub fn cached_attention(
+/// [`Ops::rotary_attention`]: `q` `[b, h, n, d]`, `k` and `v` `[b, h, m, d]`, tables `[n, d/2]` and `[m, d/2]`, `keys` `[n, 2]` as
+/// i32; returns the output and its log-sum-exp `[b, h, n]`.
+pub fn rotary_attention(
     q: Tensor<4>,
+    q_table: (Tensor<2>, Tensor<2>),
     k: Tensor<4>,
+    k_table: (Tensor<2>, Tensor<2>),
     v: Tensor<4>,
-    (cos, sin): (Tensor<2>, Tensor<2>),
     keys: Tensor<2, Int>,
 ) -> (Tensor<4>, Tensor<3>) {
-    check_cached(q.dims(), k.dims(), v.dims(), &cos, &sin, &keys);
-    let (output, lse) = <Dispatch as Ops>::cached_attention(
+    check_attention(q.dims(), &q_table, [k.dims(), v.dims()], &k_table, &keys);
+    let (output, lse) = <Dispatch as Ops>::rotary_attention(
         q.into_dispatch(),
+        q_table.0.into_dispatch(),
+        q_table.1.into_dispatch(),
         k.into_dispatch(),
+        k_table.0.into_dispatch(),
+        k_table.1.into_dispatch(),
         v.into_dispatch(),
-        cos.into_dispatch(),
-        sin.into_dispatch(),
         keys.into_dispatch(),
     );
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-/// [`Ops::cached_attention_8bit`]: as [`cached_attention`], each of `k` and `v` as whole numbers with the lines
+/// [`Ops::rotary_attention_8bit`]: as [`rotary_attention`], each of `k` and `v` as whole numbers with the lines
 /// `[b, h, m, 2]` of their rows.
-pub fn cached_attention_8bit(
+pub fn rotary_attention_8bit(
     q: Tensor<4>,
+    q_table: (Tensor<2>, Tensor<2>),
     (k, k_line): (Tensor<4, Int>, Tensor<4>),
+    k_table: (Tensor<2>, Tensor<2>),
     (v, v_line): (Tensor<4, Int>, Tensor<4>),
-    (cos, sin): (Tensor<2>, Tensor<2>),
     keys: Tensor<2, Int>,
 ) -> (Tensor<4>, Tensor<3>) {
-    check_cached(q.dims(), k.dims(), v.dims(), &cos, &sin, &keys);
+    check_attention(q.dims(), &q_table, [k.dims(), v.dims()], &k_table, &keys);
     let [b, h, m, _] = k.dims();
-    assert_eq!(k_line.dims(), [b, h, m, 2], "cached_attention: lines of k");
-    assert_eq!(v_line.dims(), [b, h, m, 2], "cached_attention: lines of v");
-    let (output, lse) = <Dispatch as Ops>::cached_attention_8bit(
+    assert_eq!(k_line.dims(), [b, h, m, 2], "rotary_attention: lines of k");
+    assert_eq!(v_line.dims(), [b, h, m, 2], "rotary_attention: lines of v");
+    let (output, lse) = <Dispatch as Ops>::rotary_attention_8bit(
         q.into_dispatch(),
+        q_table.0.into_dispatch(),
+        q_table.1.into_dispatch(),
         k.into_dispatch(),
         k_line.into_dispatch(),
+        k_table.0.into_dispatch(),
+        k_table.1.into_dispatch(),
         v.into_dispatch(),
         v_line.into_dispatch(),
-        cos.into_dispatch(),
-        sin.into_dispatch(),
         keys.into_dispatch(),
     );
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-fn check_cached(
+fn check_attention(
     q: [usize; 4],
-    k: [usize; 4],
-    v: [usize; 4],
-    cos: &Tensor<2>,
-    sin: &Tensor<2>,
+    q_table: &(Tensor<2>, Tensor<2>),
+    [k, v]: [[usize; 4]; 2],
+    k_table: &(Tensor<2>, Tensor<2>),
     keys: &Tensor<2, Int>,
 ) {
     let [b, h, n, d] = q;
     let m = k[2];
-    assert_eq!(k, [b, h, m, d], "cached_attention: k for q {q:?}");
-    assert_eq!(v, k, "cached_attention: v against k");
-    assert_eq!(cos.dims(), [m, d / 2], "cached_attention: cos for k {k:?}");
-    assert_eq!(sin.dims(), [m, d / 2], "cached_attention: sin for k {k:?}");
-    assert_eq!(keys.dims(), [n, 2], "cached_attention: keys for q {q:?}");
+    assert_eq!(k, [b, h, m, d], "rotary_attention: k for q {q:?}");
+    assert_eq!(v, k, "rotary_attention: v against k");
+    for (what, (cos, sin), rows) in [("q", q_table, n), ("k", k_table, m)] {
+        assert_eq!(cos.dims(), [rows, d / 2], "rotary_attention: cos of {what}");
+        assert_eq!(sin.dims(), [rows, d / 2], "rotary_attention: sin of {what}");
+    }
+    assert_eq!(keys.dims(), [n, 2], "rotary_attention: keys for q {q:?}");
 }
 
 /// [`Ops::merge`]: outputs `[b, h, n, d]` with log-sum-exps `[b, h, n]`.
@@ -120,23 +127,16 @@ pub fn merge(a: (Tensor<4>, Tensor<3>), b: (Tensor<4>, Tensor<3>)) -> (Tensor<4>
 /// each band rotates with its tables, attends to its keys, and the bands are merged. Returns
 /// `[b, h, n, d]`.
 pub fn banded_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, plan: &PlanTensors) -> Tensor<4> {
-    // Bands that share a rotation (a window and its sinks) share the rotated tensor.
-    let rotated = |x: Tensor<4>, table: usize, cached: &mut Option<(usize, Tensor<4>)>| match cached
-    {
-        Some((known, tensor)) if *known == table => tensor.clone(),
-        _ => {
-            let (cos, sin) = plan.tables[table].clone();
-            let tensor = rotary(x, cos, sin);
-            *cached = Some((table, tensor.clone()));
-            tensor
-        }
-    };
-    let (mut q_cache, mut k_cache) = (None, None);
     let mut merged: Option<(Tensor<4>, Tensor<3>)> = None;
     for band in &plan.bands {
-        let q = rotated(q.clone(), band.q_table, &mut q_cache);
-        let k = rotated(k.clone(), band.k_table, &mut k_cache);
-        let part = attention(q, k, v.clone(), band.keys.clone());
+        let part = rotary_attention(
+            q.clone(),
+            plan.tables[band.q_table].clone(),
+            k.clone(),
+            plan.tables[band.k_table].clone(),
+            v.clone(),
+            band.keys.clone(),
+        );
         merged = Some(match merged {
             Some(sum) => merge(sum, part),
             None => part,
@@ -170,6 +170,35 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Ops>::linear(
         x.into_dispatch(),
         weight.into_dispatch(),
+    ))
+}
+
+/// [`Ops::linear_add`]: `x` `[n, i]`, `weight` `[o, i]`, `to` `[n, o]` or `[1, o]`; returns `[n, o]`. On the CPU `to` becomes
+/// the result where nothing else holds it.
+pub fn linear_add(x: Tensor<2>, weight: Tensor<2>, to: Tensor<2>) -> Tensor<2> {
+    let [n, i] = x.dims();
+    let o = weight.dims()[0];
+    assert_eq!(i, weight.dims()[1], "linear_add: x against weight");
+    assert!(
+        to.dims() == [n, o] || to.dims() == [1, o],
+        "linear_add: {:?} for [{n}, {o}]",
+        to.dims()
+    );
+    Tensor::from_dispatch(<Dispatch as Ops>::linear_add(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        to.into_dispatch(),
+    ))
+}
+
+/// [`Ops::gated_linear`]: `x` `[n, i]`, `up` and `gate` `[o, i]`; returns `[n, o]`.
+pub fn gated_linear(x: Tensor<2>, up: Tensor<2>, gate: Tensor<2>) -> Tensor<2> {
+    assert_eq!(x.dims()[1], up.dims()[1], "gated_linear: x against up");
+    assert_eq!(up.dims(), gate.dims(), "gated_linear: up against gate");
+    Tensor::from_dispatch(<Dispatch as Ops>::gated_linear(
+        x.into_dispatch(),
+        up.into_dispatch(),
+        gate.into_dispatch(),
     ))
 }
 

@@ -81,16 +81,17 @@ pub fn attention<B: Backend>(
     (like::<B>(output, dtype), lse)
 }
 
-/// See [`Ops::cached_attention`](crate::Ops::cached_attention).
-pub fn cached_attention<B: Backend>(
+/// See [`Ops::rotary_attention`](crate::Ops::rotary_attention); tables are `(cos, sin)`.
+pub fn rotary_attention<B: Backend>(
     q: FloatTensor<B>,
+    q_table: (FloatTensor<B>, FloatTensor<B>),
     k: FloatTensor<B>,
+    k_table: (FloatTensor<B>, FloatTensor<B>),
     v: FloatTensor<B>,
-    cos: FloatTensor<B>,
-    sin: FloatTensor<B>,
     keys: IntTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let k = rotary::<B>(f32::<B>(k), cos, sin);
+    let q = rotary::<B>(q, q_table.0, q_table.1);
+    let k = rotary::<B>(f32::<B>(k), k_table.0, k_table.1);
     attention::<B>(q, k, f32::<B>(v), keys)
 }
 

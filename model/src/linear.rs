@@ -36,17 +36,36 @@ impl Linear {
         Linear::Packed(PackedLinear { parts })
     }
 
-    /// `x` `[n, inputs]` to `[n, outputs]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// `to + x matrixᵀ`: `x` `[n, inputs]`, `to` `[n, outputs]`, or `[1, outputs]` for all rows.
+    pub fn add(&self, x: Tensor<2>, to: Tensor<2>) -> Tensor<2> {
+        match self {
+            Linear::Dense(weight) => ops::linear_add(x, weight.val(), to),
+            Linear::Packed(packed) => packed.forward(x) + to,
+        }
+    }
+
+    /// SwiGLU of the products with two matrices: `[n, inputs]` to `[n, outputs]`.
+    pub fn gated(up: &Linear, gate: &Linear, x: Tensor<2>) -> Tensor<2> {
+        match (up, gate) {
+            (Linear::Dense(up), Linear::Dense(gate)) => ops::gated_linear(x, up.val(), gate.val()),
+            _ => ops::swiglu(up.forward(x.clone()), gate.forward(x)),
+        }
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Linear::Dense(weight) => ops::linear(x, weight.val()),
-            Linear::Packed(packed) => {
-                let product = ops::packed_linear(x, &packed.parts.weight);
-                match &packed.parts.bias {
-                    Some(bias) => product + bias.clone().unsqueeze(),
-                    None => product,
-                }
-            }
+            Linear::Packed(packed) => packed.forward(x),
+        }
+    }
+}
+
+impl PackedLinear {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let product = ops::packed_linear(x, &self.parts.weight);
+        match &self.parts.bias {
+            Some(bias) => product + bias.clone().unsqueeze(),
+            None => product,
         }
     }
 }

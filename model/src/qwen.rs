@@ -277,23 +277,21 @@ impl Block {
         config: &QwenConfig,
         attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Tensor<2> {
-        let attention = self.attention(hidden.clone(), config, attend);
-        let hidden = hidden + attention;
-        let mlp = self.mlp(hidden.clone(), config);
-        hidden + mlp
+        let hidden = self.attention(hidden, config, attend);
+        self.mlp(hidden, config)
     }
 
-    /// `[n, hidden]` to `[n, hidden]`.
+    /// Adds attention to `[n, hidden]`.
     fn attention(
         &self,
-        x: Tensor<2>,
+        hidden: Tensor<2>,
         config: &QwenConfig,
         attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Tensor<2> {
-        let [n, width] = x.dims();
+        let [n, width] = hidden.dims();
         let (heads, d) = (config.heads, config.head_dim);
-        let x = ops::rms_norm(x, self.ln_1.val(), config.epsilon);
-        let qkv = self.c_attn.forward(x) + self.c_attn_bias.val().unsqueeze();
+        let x = ops::rms_norm(hidden.clone(), self.ln_1.val(), config.epsilon);
+        let qkv = self.c_attn.add(x, self.c_attn_bias.val().unsqueeze());
         // Views of one buffer: q, k and v lie side by side in each row.
         let qkv = qkv.reshape([n, 3, heads, d]);
         let part = |i: usize| {
@@ -303,28 +301,27 @@ impl Block {
         let output = attend(part(0), part(1), part(2));
         drop(qkv);
         let output = output.permute([0, 2, 1, 3]).reshape([n, width]);
-        self.c_proj.forward(output)
+        self.c_proj.add(output, hidden)
     }
 
-    /// `[n, hidden]` to `[n, hidden]`, in blocks of rows.
-    fn mlp(&self, x: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
-        let [n, width] = x.dims();
+    /// Adds the feed-forward layer to `[n, hidden]`, in blocks of rows.
+    fn mlp(&self, hidden: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
+        let [n, width] = hidden.dims();
         if n <= MLP_ROWS {
-            return self.mlp_rows(x, config);
+            return self.mlp_rows(hidden, config);
         }
         let blocks = (0..n).step_by(MLP_ROWS).map(|start| {
             let rows = start..(start + MLP_ROWS).min(n);
-            self.mlp_rows(x.clone().slice([rows, 0..width]), config)
+            self.mlp_rows(hidden.clone().slice([rows, 0..width]), config)
         });
         Tensor::cat(blocks.collect(), 0)
     }
 
-    fn mlp_rows(&self, x: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
-        let x = ops::rms_norm(x, self.ln_2.val(), config.epsilon);
+    fn mlp_rows(&self, hidden: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
+        let x = ops::rms_norm(hidden.clone(), self.ln_2.val(), config.epsilon);
         // Qwen gates with its second matrix: w1(x) * silu(w2(x)).
-        let up = self.w1.forward(x.clone());
-        let gate = self.w2.forward(x);
-        self.mlp_c_proj.forward(ops::swiglu(up, gate))
+        let gated = Linear::gated(&self.w1, &self.w2, x);
+        self.mlp_c_proj.add(gated, hidden)
     }
 }
 

@@ -1,40 +1,28 @@
 //! Products with weights: linear layers and the LM-head loss.
 //!
 //! Weights are `[outputs, inputs]` in the type they are held in. A block of their rows is widened to
-//! f32 just before it meets a block of activations, which has enough rows to make that cheap; where there are only a
+//! f32 and packed just before it meets the activations, which have enough rows to make that cheap; where there are only a
 //! few, `few.rs` multiplies.
 
 use std::ops::Range;
 
-use gemm::{Parallelism, gemm};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::few::{self, Rows};
-use super::{Output, Weight, vector};
+use super::gemm::{self, Left, Panels, Product, Start, TILE_ROWS};
+use super::{Output, Weight, vector, with_scratch};
 
-/// Rows of activations that meet one block of weights.
-const ROWS: usize = 1024;
-/// Rows of a weight that are widened together: with 2,048 inputs they fill 2 MiB, a second-level cache.
-const OUTPUTS: usize = 256;
-/// Rows whose loss is computed together; bounds what is kept for each block of the vocabulary.
-const LOSS_ROWS: usize = 4096;
+/// Most rows of activations of a task.
+const ROWS: usize = 192;
+/// Outputs of a task; whole panels for every instruction set.
+const COLUMNS: usize = 128;
 
 /// A matrix with its row stride, read.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     pub values: &'a [f32],
     pub stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// The rows from `row` on.
-    pub fn rows_from(self, row: usize) -> Self {
-        Matrix {
-            values: &self.values[row * self.stride..],
-            ..self
-        }
-    }
 }
 
 /// `out = factor * a bᵀ`: `a` `[n, k]`, `b` `[m, k]`, `out` `[n, m]` with its own row stride.
@@ -55,7 +43,7 @@ pub unsafe fn product_transposed(
     assert!(a.values.len() >= (n - 1) * a.stride + k && b.values.len() >= (m - 1) * b.stride + k);
     // SAFETY: the operands cover their shapes as just asserted; the caller answers for `out`.
     unsafe {
-        gemm(
+        ::gemm::gemm(
             n,
             m,
             k,
@@ -74,7 +62,7 @@ pub unsafe fn product_transposed(
             false,
             false,
             false,
-            Parallelism::None,
+            ::gemm::Parallelism::None,
         );
     }
 }
@@ -122,7 +110,7 @@ unsafe fn add(
 ) {
     // SAFETY: the callers' contract.
     unsafe {
-        gemm(
+        ::gemm::gemm(
             n,
             m,
             k,
@@ -141,7 +129,7 @@ unsafe fn add(
             false,
             false,
             false,
-            Parallelism::None,
+            ::gemm::Parallelism::None,
         );
     }
 }
@@ -153,55 +141,200 @@ fn blocks(len: usize, size: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// `x` `[n, i]`, `weight` `[o, i]`; returns `[n, o]`.
-pub fn linear(x: &[f32], weight: &Weight) -> Vec<f32> {
+/// What a linear layer's products are added to.
+pub enum To<'a> {
+    /// Nothing.
+    Zero,
+    /// `[o]`, to every row.
+    Bias(&'a [f32]),
+    /// `[n, o]`; becomes the result.
+    Rows(Vec<f32>),
+}
+
+/// `to + x weightᵀ`: `x` `[n, i]`, `weight` `[o, i]`; returns `[n, o]`.
+pub fn linear(x: &[f32], weight: &Weight, to: To) -> Vec<f32> {
     let (inputs, outputs) = (weight.inputs, weight.outputs());
     let n = x.len() / inputs;
     if n <= few::FEW {
-        return Rows::new(x, weight).product(weight);
+        return few_rows(x, weight, to);
     }
-    let mut out = vec![0f32; n * outputs];
+    let arch = Arch::new();
+    let (mut out, bias) = match to {
+        To::Zero => (Vec::with_capacity(n * outputs), None),
+        To::Bias(bias) => (Vec::with_capacity(n * outputs), Some(bias)),
+        To::Rows(rows) => (rows, None),
+    };
+    let held = !out.is_empty();
     let target = Output(out.as_mut_ptr());
-    let (row_blocks, output_blocks) = (blocks(n, ROWS), blocks(outputs, OUTPUTS));
-    let per_block = row_blocks.len();
-    (0..per_block * output_blocks.len())
-        .into_par_iter()
-        .for_each_init(Vec::new, |buffer, task| {
-            let rows = row_blocks[task % per_block].clone();
-            let columns = output_blocks[task / per_block].clone();
-            let weight = weight.rows(columns.clone(), buffer);
-            let shape = [rows.len(), columns.len(), inputs];
-            let out = target.at(rows.start * outputs + columns.start);
-            // SAFETY: this task alone writes these rows and columns of `out`.
-            unsafe {
-                product_transposed(
-                    shape,
-                    Matrix {
-                        values: &x[rows.start * inputs..],
-                        stride: inputs,
-                    },
-                    Matrix {
-                        values: weight,
-                        stride: inputs,
-                    },
-                    1.0,
-                    out,
-                    outputs,
-                );
-            }
+    for chunk in blocks(outputs, outputs_of_chunk(inputs)) {
+        let packed = pack(arch, weight, chunk.clone());
+        for_blocks(n, chunk.len(), |rows, columns| {
+            let first = chunk.start + columns.start;
+            let start = match bias {
+                _ if held => Start::Output,
+                Some(bias) => Start::Bias(bias[first..].as_ptr()),
+                None => Start::Zero,
+            };
+            let product = Product {
+                shape: [rows.len(), columns.len(), inputs],
+                a: left(x, inputs, rows.start),
+                b: packed.from(columns.start),
+                start,
+                out: target.at(rows.start * outputs + first),
+                out_stride: outputs,
+            };
+            // SAFETY: this task alone writes these rows and columns of `out`, which has room for all.
+            unsafe { product.run(arch) };
         });
+    }
+    // SAFETY: the tasks have written every row and column.
+    unsafe { out.set_len(n * outputs) };
     out
 }
 
-/// Largest logit of a block of the vocabulary and the sum of exponentials relative to it.
+fn few_rows(x: &[f32], weight: &Weight, to: To) -> Vec<f32> {
+    let mut out = Rows::new(x, weight).product(weight);
+    let outputs = weight.outputs();
+    let add = |out: &mut [f32], to: &[f32]| {
+        for (out, to) in out.iter_mut().zip(to) {
+            *out += to;
+        }
+    };
+    match to {
+        To::Zero => {}
+        To::Bias(bias) => out.chunks_exact_mut(outputs).for_each(|row| add(row, bias)),
+        To::Rows(rows) => add(&mut out, &rows),
+    }
+    out
+}
+
+/// `up * gate * sigmoid(gate)` of the products of `x` `[n, i]` with two weights `[o, i]`; returns `[n, o]`. The products
+/// of a block are used while they are in the cache.
+pub fn gated_linear(x: &[f32], up: &Weight, gate: &Weight) -> Vec<f32> {
+    let (inputs, outputs) = (up.inputs, up.outputs());
+    let n = x.len() / inputs;
+    if n <= few::FEW {
+        let products = [up, gate].map(|weight| Rows::new(x, weight).product(weight));
+        return super::rows::swiglu(&products[0], &products[1]);
+    }
+    let arch = Arch::new();
+    let mut out = Vec::with_capacity(n * outputs);
+    let target = Output(out.as_mut_ptr());
+    for chunk in blocks(outputs, outputs_of_chunk(2 * inputs)) {
+        let packed = [up, gate].map(|weight| pack(arch, weight, chunk.clone()));
+        for_blocks(n, chunk.len(), |rows, columns| {
+            let size = rows.len() * columns.len();
+            with_scratch(2 * size, |scratch| {
+                for (packed, scratch) in packed.iter().zip(scratch.chunks_exact_mut(size)) {
+                    let product = Product {
+                        shape: [rows.len(), columns.len(), inputs],
+                        a: left(x, inputs, rows.start),
+                        b: packed.from(columns.start),
+                        start: Start::Zero,
+                        out: scratch.as_mut_ptr(),
+                        out_stride: columns.len(),
+                    };
+                    // SAFETY: the scratch is this task's own and has room.
+                    unsafe { product.run(arch) };
+                }
+                let (up, gate) = scratch.split_at(size);
+                let products = up.chunks_exact(columns.len()).zip(gate.chunks_exact(columns.len()));
+                for (row, (up, gate)) in rows.clone().zip(products) {
+                    let first = row * outputs + chunk.start + columns.start;
+                    // SAFETY: this task alone writes these rows and columns of `out`, which has room for all.
+                    let out = unsafe {
+                        std::slice::from_raw_parts_mut(target.at(first), columns.len())
+                    };
+                    vector::swiglu(arch, up, gate, out);
+                }
+            });
+        });
+    }
+    // SAFETY: the tasks have written every row and column.
+    unsafe { out.set_len(n * outputs) };
+    out
+}
+
+/// Some outputs of a weight in panels.
+struct Packed {
+    values: Vec<f32>,
+    width: usize,
+    inputs: usize,
+}
+
+impl Packed {
+    /// The panels from a column on, the first one of a panel.
+    fn from(&self, column: usize) -> Panels {
+        Panels {
+            values: self.values[column * self.inputs..].as_ptr(),
+            stride: self.width * self.inputs,
+        }
+    }
+}
+
+/// Packs outputs of a weight. Beside the products this is little: a value is packed in the time of some 40 of its
+/// products, and meets every row.
+fn pack(arch: Arch, weight: &Weight, outputs: Range<usize>) -> Packed {
+    let (width, inputs) = (gemm::panel_width(arch), weight.inputs);
+    let len = outputs.len().next_multiple_of(width) * inputs;
+    let mut values = Vec::with_capacity(len);
+    let target = Output(values.as_mut_ptr());
+    (0..outputs.len().div_ceil(width))
+        .into_par_iter()
+        .for_each_init(Vec::new, |buffer, panel| {
+            let first = outputs.start + panel * width;
+            let columns = first..(first + width).min(outputs.end);
+            let count = columns.len();
+            // SAFETY: this task alone writes the panel, for which there is room.
+            let panel = unsafe {
+                let start = target.at(panel * width * inputs);
+                std::slice::from_raw_parts_mut(start, width * inputs)
+            };
+            gemm::pack_columns(weight.rows(columns, buffer), inputs, count, width, panel);
+        });
+    // SAFETY: the tasks have written every panel.
+    unsafe { values.set_len(len) };
+    Packed {
+        values,
+        width,
+        inputs,
+    }
+}
+
+/// Outputs of a weight that are packed together: 16 MiB of them.
+fn outputs_of_chunk(inputs: usize) -> usize {
+    ((1 << 22) / inputs).next_multiple_of(COLUMNS)
+}
+
+/// Rows of a task: as many as the cache likes, and few enough to keep some processors busy.
+fn rows_of_task(n: usize) -> usize {
+    let rows = n.div_ceil(16).next_multiple_of(2 * TILE_ROWS);
+    rows.clamp(2 * TILE_ROWS, ROWS)
+}
+
+/// Calls `task` with blocks of `n` rows and `outputs` columns.
+fn for_blocks(n: usize, outputs: usize, task: impl Fn(Range<usize>, Range<usize>) + Sync) {
+    let (rows, columns) = (blocks(n, rows_of_task(n)), blocks(outputs, COLUMNS));
+    (0..rows.len() * columns.len()).into_par_iter().for_each(|at| {
+        task(rows[at % rows.len()].clone(), columns[at / rows.len()].clone());
+    });
+}
+
+fn left(x: &[f32], inputs: usize, row: usize) -> Left {
+    Left {
+        values: x[row * inputs..].as_ptr(),
+        row: inputs,
+        column: 1,
+    }
+}
+
+/// Largest logit of a row so far and the sum of exponentials relative to it.
 #[derive(Clone, Copy)]
 struct Partial {
     max: f32,
-    sum: f32,
+    sum: f64,
+    target: f32,
 }
-
-/// Partials of every row, and (row, logit) of the targets that lie in the block.
-type BlockLoss = (Vec<Partial>, Vec<(usize, f32)>);
 
 /// `hidden` `[n, c]`, `head` `[v, c]`, `targets` `[n]`; returns nats `[n]`.
 pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
@@ -212,76 +345,60 @@ pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
         "token_loss: target {outside:?} of a vocabulary of {vocabulary}"
     );
     let arch = Arch::new();
-    let vocabulary_blocks = blocks(vocabulary, OUTPUTS);
-    let mut loss = Vec::with_capacity(targets.len());
-    for (hidden, targets) in hidden.chunks(LOSS_ROWS * c).zip(targets.chunks(LOSS_ROWS)) {
-        let few = (targets.len() <= few::FEW).then(|| Rows::new(hidden, head));
-        let partials: Vec<BlockLoss> = vocabulary_blocks
-            .par_iter()
-            .map_init(
-                || (Vec::new(), Vec::new()),
-                |(buffer, logits), block| {
-                    if let Some(few) = &few {
-                        let product = |_, logits: &mut [f32]| {
-                            few.product_of(head, block.clone(), logits);
-                        };
-                        return loss_of_block(arch, product, block, targets, logits);
-                    }
-                    let weight = head.rows(block.clone(), buffer);
-                    let product = |rows: Range<usize>, logits: &mut [f32]| {
-                        let matrix = |values| Matrix { values, stride: c };
-                        let (a, b) = (matrix(&hidden[rows.start * c..]), matrix(weight));
-                        let shape = [rows.len(), block.len(), c];
-                        // SAFETY: `logits` is this task's own and has room for the rows.
-                        unsafe {
-                            product_transposed(shape, a, b, 1.0, logits.as_mut_ptr(), block.len());
-                        }
+    let n = targets.len();
+    let nothing = Partial {
+        max: f32::NEG_INFINITY,
+        sum: 0.0,
+        target: 0.0,
+    };
+    let mut partials = vec![nothing; n];
+    let rows = rows_of_task(n);
+    for chunk in blocks(vocabulary, outputs_of_chunk(c)) {
+        let packed = pack(arch, head, chunk.clone());
+        let tasks = partials
+            .par_chunks_mut(rows)
+            .zip(targets.par_chunks(rows))
+            .enumerate();
+        tasks.for_each(|(task, (partials, targets))| {
+            for columns in blocks(chunk.len(), COLUMNS) {
+                with_scratch(partials.len() * columns.len(), |logits| {
+                    let product = Product {
+                        shape: [partials.len(), columns.len(), c],
+                        a: left(hidden, c, task * rows),
+                        b: packed.from(columns.start),
+                        start: Start::Zero,
+                        out: logits.as_mut_ptr(),
+                        out_stride: columns.len(),
                     };
-                    loss_of_block(arch, product, block, targets, logits)
-                },
-            )
-            .collect();
-        let mut target_logit = vec![0f32; targets.len()];
-        for (row, logit) in partials.iter().flat_map(|partial| &partial.1) {
-            target_logit[*row] = *logit;
-        }
-        loss.extend(target_logit.iter().enumerate().map(|(row, &target)| {
-            let rows = partials.iter().map(|partial| partial.0[row]);
-            let max = rows.clone().fold(f32::NEG_INFINITY, |m, p| m.max(p.max));
-            let sum: f64 = rows
-                .map(|p| p.sum as f64 * ((p.max - max) as f64).exp())
-                .sum();
-            (max as f64 + sum.ln() - target as f64) as f32
-        }));
+                    // SAFETY: the scratch is this task's own and has room.
+                    unsafe { product.run(arch) };
+                    let first = chunk.start + columns.start;
+                    let logits = logits.chunks_exact_mut(columns.len());
+                    for ((partial, &target), logits) in partials.iter_mut().zip(targets).zip(logits)
+                    {
+                        partial.add(arch, logits, (target as usize).checked_sub(first));
+                    }
+                });
+            }
+        });
     }
-    loss
+    let loss = partials
+        .iter()
+        .map(|row| (f64::from(row.max) + row.sum.ln() - f64::from(row.target)) as f32);
+    loss.collect()
 }
 
-/// The loss of every row over one block of the vocabulary, whose logits for some rows `product` writes.
-fn loss_of_block(
-    arch: Arch,
-    product: impl Fn(Range<usize>, &mut [f32]),
-    block: &Range<usize>,
-    targets: &[i32],
-    logits: &mut Vec<f32>,
-) -> BlockLoss {
-    let n = targets.len();
-    let mut partials = Vec::with_capacity(n);
-    let mut found = Vec::new();
-    for rows in blocks(n, ROWS) {
-        logits.resize(rows.len() * block.len(), 0.0);
-        product(rows.clone(), logits);
-        for (row, logits) in rows.zip(logits.chunks_exact_mut(block.len())) {
-            let target = targets[row] as usize;
-            if block.contains(&target) {
-                found.push((row, logits[target - block.start]));
-            }
-            let max = vector::max(arch, logits);
-            let sum = vector::exp_sum(arch, logits, max);
-            partials.push(Partial { max, sum });
+impl Partial {
+    /// Takes some logits in, among which that of the target may be.
+    fn add(&mut self, arch: Arch, logits: &mut [f32], target: Option<usize>) {
+        if let Some(logit) = target.and_then(|target| logits.get(target)) {
+            self.target = *logit;
         }
+        let max = vector::max(arch, logits).max(self.max);
+        let sum = f64::from(vector::exp_sum(arch, logits, max));
+        self.sum = sum + self.sum * f64::from(self.max - max).exp();
+        self.max = max;
     }
-    (partials, found)
 }
 
 /// Rows of a task of the gradient of a linear layer's input.
@@ -388,10 +505,10 @@ pub fn token_loss_backward(
                 add_product([rows, c, vocabulary], a, b, d_hidden.as_mut_ptr(), c);
             }
         });
-        let tasks = d_head.par_chunks_mut(OUTPUTS * c).enumerate();
+        let tasks = d_head.par_chunks_mut(GRADIENT_OUTPUTS * c).enumerate();
         tasks.for_each(|(block, d_head)| {
             let columns = Matrix {
-                values: &d_logits[block * OUTPUTS..],
+                values: &d_logits[block * GRADIENT_OUTPUTS..],
                 stride: vocabulary,
             };
             let rows = Matrix {

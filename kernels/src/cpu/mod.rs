@@ -1,18 +1,21 @@
 //! The ops on the CPU: burn's `Flex` tensors, our own loops.
 //!
 //! Every op splits its output into blocks whose bounds depend on the shapes alone and gives them to
-//! rayon, so that the result is the same bit for bit whatever the number of threads. Matrix
-//! products of blocks are the crate `gemm`'s; the loops between them are written so that the compiler
-//! vectorises them for the instruction set that `pulp` finds at run time.
+//! rayon, so that the result is the same bit for bit whatever the number of threads. Matrix products of blocks go through one
+//! loop (`gemm.rs`); the loops between them are written so that the compiler vectorises them for the instruction set that
+//! `pulp` finds at run time.
 
 mod attention;
 mod attention_backward;
-mod cached;
 mod few;
+mod gemm;
+mod keys;
 mod linear;
 mod packed;
 mod rows;
 mod vector;
+
+use std::cell::Cell;
 
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -20,8 +23,9 @@ use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 
 use crate::Ops;
-use cached::{Cached, Rows};
-use linear::Matrix;
+use attention::{Queries, Tables, key_ranges};
+use keys::{Held, Rows};
+use linear::To;
 
 /// A tensor of the `Flex` back end.
 type Primitive = FloatTensor<Flex>;
@@ -38,54 +42,50 @@ impl Ops for Flex {
         v: Primitive,
         keys: IntTensor<Self>,
     ) -> (Primitive, Primitive) {
-        let [b, h, n, d] = q.layout().shape().dims::<4>();
-        let keys = keys.to_contiguous();
-        let (output, lse) = attention::attention(
-            &Strided::new(&q),
-            &Strided::new(&k),
-            &Strided::new(&v),
-            keys.as_slice::<i32>().expect("attention: keys are i32"),
-        );
-        // Written as [b, n, h, d], which is what the layer's output projection reads in place.
-        let output = tensor(output, &[b, n, h, d]);
-        let permuted = output.layout().permute(&[0, 2, 1, 3]);
-        (output.with_layout(permuted), tensor(lse, &[b, h, n]))
-    }
-
-    fn cached_attention(
-        q: Primitive,
-        k: Primitive,
-        v: Primitive,
-        cos: Primitive,
-        sin: Primitive,
-        keys: IntTensor<Self>,
-    ) -> (Primitive, Primitive) {
-        let cached = Cached {
+        let held = Held {
             k: Rows::of_floats(&k),
             v: Rows::of_floats(&v),
-            cos: contiguous(&cos),
-            sin: contiguous(&sin),
+            tables: None,
         };
-        attend(&q, &cached, keys)
+        attend(&q, None, &held, keys)
     }
 
-    fn cached_attention_8bit(
+    fn rotary_attention(
         q: Primitive,
-        k: IntTensor<Self>,
-        k_line: Primitive,
-        v: IntTensor<Self>,
-        v_line: Primitive,
-        cos: Primitive,
-        sin: Primitive,
+        q_cos: Primitive,
+        q_sin: Primitive,
+        k: Primitive,
+        k_cos: Primitive,
+        k_sin: Primitive,
+        v: Primitive,
         keys: IntTensor<Self>,
     ) -> (Primitive, Primitive) {
-        let cached = Cached {
+        let held = Held {
+            k: Rows::of_floats(&k),
+            v: Rows::of_floats(&v),
+            tables: Some(tables(&k_cos, &k_sin)),
+        };
+        attend(&q, Some(tables(&q_cos, &q_sin)), &held, keys)
+    }
+
+    fn rotary_attention_8bit(
+        q: Primitive,
+        q_cos: Primitive,
+        q_sin: Primitive,
+        k: IntTensor<Self>,
+        k_line: Primitive,
+        k_cos: Primitive,
+        k_sin: Primitive,
+        v: IntTensor<Self>,
+        v_line: Primitive,
+        keys: IntTensor<Self>,
+    ) -> (Primitive, Primitive) {
+        let held = Held {
             k: Rows::Bits8(Strided::of(&k, k.storage()), Strided::new(&k_line)),
             v: Rows::Bits8(Strided::of(&v, v.storage()), Strided::new(&v_line)),
-            cos: contiguous(&cos),
-            sin: contiguous(&sin),
+            tables: Some(tables(&k_cos, &k_sin)),
         };
-        attend(&q, &cached, keys)
+        attend(&q, Some(tables(&q_cos, &q_sin)), &held, keys)
     }
 
     fn merge(
@@ -119,12 +119,26 @@ impl Ops for Flex {
     }
 
     fn linear(x: Primitive, weight: Primitive) -> Primitive {
-        let x = x.to_contiguous();
+        multiply(x, weight, To::Zero)
+    }
+
+    fn linear_add(x: Primitive, weight: Primitive, to: Primitive) -> Primitive {
+        let n = x.layout().shape().dims::<2>()[0];
+        let rows = to.layout().shape().dims::<2>()[0];
+        if rows == 1 && n != 1 {
+            return multiply(x, weight, To::Bias(contiguous(&to)));
+        }
+        // Without a copy, where nothing else holds it.
+        let to = to.into_data().try_into_vec();
+        multiply(x, weight, To::Rows(to.expect("linear_add: `to` is f32")))
+    }
+
+    fn gated_linear(x: Primitive, up: Primitive, gate: Primitive) -> Primitive {
+        let [x, up, gate] = [x, up, gate].map(|x| x.to_contiguous());
         let [n, i] = x.layout().shape().dims::<2>();
-        let o = weight.layout().shape().dims::<2>()[0];
-        let weight = weight.to_contiguous();
-        let out = linear::linear(contiguous(&x), &Weight::new(&weight, i));
-        tensor(out, &[n, o])
+        let (up, gate) = (Weight::new(&up, i), Weight::new(&gate, i));
+        let out = linear::gated_linear(contiguous(&x), &up, &gate);
+        tensor(out, &[n, up.outputs()])
     }
 
     fn packed_linear(
@@ -152,7 +166,7 @@ impl Ops for Flex {
             }),
             inputs,
         };
-        tensor(linear::linear(contiguous(&x), &weight), &[n, o])
+        tensor(linear::linear(contiguous(&x), &weight, To::Zero), &[n, o])
     }
 
     fn token_loss(hidden: Primitive, head: Primitive, targets: IntTensor<Self>) -> Primitive {
@@ -274,15 +288,57 @@ impl Ops for Flex {
     }
 }
 
-/// Attention over a cache.
-fn attend(q: &Primitive, cached: &Cached, keys: IntTensor<Flex>) -> (Primitive, Primitive) {
+/// `to + x weightᵀ`.
+fn multiply(x: Primitive, weight: Primitive, to: To) -> Primitive {
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let [n, i] = x.layout().shape().dims::<2>();
+    let weight = Weight::new(&weight, i);
+    let out = linear::linear(contiguous(&x), &weight, to);
+    tensor(out, &[n, weight.outputs()])
+}
+
+fn attend(
+    q: &Primitive,
+    q_tables: Option<Tables>,
+    held: &Held,
+    keys: IntTensor<Flex>,
+) -> (Primitive, Primitive) {
     let [b, h, n, d] = q.layout().shape().dims::<4>();
     let keys = keys.to_contiguous();
     let keys = keys.as_slice::<i32>().expect("attention: keys are i32");
-    let (output, lse) = attention::cached_attention(&Strided::new(q), cached, keys);
+    let queries = Queries {
+        rows: Strided::new(q),
+        tables: q_tables,
+    };
+    let m = held.len();
+    let (output, lse) = attention::attention(&queries, held, &key_ranges(keys, m), m);
+    // Written as [b, n, h, d], which is what the layer's output projection reads in place.
     let output = tensor(output, &[b, n, h, d]);
     let permuted = output.layout().permute(&[0, 2, 1, 3]);
     (output.with_layout(permuted), tensor(lse, &[b, h, n]))
+}
+
+fn tables<'a>(cos: &'a Primitive, sin: &'a Primitive) -> Tables<'a> {
+    Tables {
+        cos: contiguous(cos),
+        sin: contiguous(sin),
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `work` with memory of a thread's own that is kept from task to task; what it holds is whatever was left there.
+fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+    // Taken out meanwhile: a task that another one starts gets its own.
+    let mut scratch = SCRATCH.take();
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    let result = work(&mut scratch[..len]);
+    SCRATCH.set(scratch);
+    result
 }
 
 /// Start of an output that tasks write in disjoint blocks.
@@ -319,14 +375,6 @@ impl<'a> Strided<'a> {
     fn new(x: &'a Primitive) -> Self {
         assert_eq!(x.dtype(), DType::F32, "the CPU ops compute in f32");
         Self::of(x, x.storage())
-    }
-
-    /// The rows of batch `b`, head `h`.
-    fn matrix(&self, b: usize, h: usize) -> Matrix<'a> {
-        Matrix {
-            values: self.head(b, h),
-            stride: self.row_stride(),
-        }
     }
 }
 

@@ -60,31 +60,47 @@ pub fn exp_nonpositive(x: f32) -> f32 {
     if x < SMALLEST { 0.0 } else { p * power }
 }
 
-/// Adds lane by lane, then the lanes, then the rest: the same order everywhere.
+/// `2^x` for `x <= 0` to about one unit in the last place of f32; exactly 0 below the normal range.
 #[inline(always)]
-fn sum(row: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += x;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+pub fn exp2_nonpositive(x: f32) -> f32 {
+    // As in `exp_nonpositive`; half a unit below the normal range the exponent's bits are those of zero.
+    const ROUND: f32 = 12_582_912.0;
+    const SMALLEST: f32 = -127.0;
+    // Written so that NaN stays NaN.
+    let clamped = if x < SMALLEST { SMALLEST } else { x };
+    let rounded = clamped + ROUND;
+    let r = clamped - (rounded - ROUND);
+    // The best relative fit of degree 6 on [-1/2, 1/2], which is off by 2e-9.
+    let mut p = 1.534_581_2e-4;
+    p = r.mul_add(p, 1.339_993_1e-3);
+    p = r.mul_add(p, 9.618_489e-3);
+    p = r.mul_add(p, 5.550_328_6e-2);
+    p = r.mul_add(p, 2.402_264_6e-1);
+    p = r.mul_add(p, 6.931_472e-1);
+    p = r.mul_add(p, 1.0);
+    p * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
-#[inline(always)]
-fn unpack<const BITS: usize, const VALUES: usize>(words: &[i32], out: &mut [f32]) {
-    for (word, out) in words.iter().zip(out.as_chunks_mut::<VALUES>().0) {
-        for (k, out) in out.iter_mut().enumerate() {
-            *out = ((*word as u32 >> (BITS * k)) & ((1 << BITS) - 1)) as f32;
-        }
-    }
-}
+/// Loops for code that is compiled for an instruction set already; [`vectorised`] has those for everybody else.
+pub mod inlined {
+    use super::{LANES, exp2_nonpositive};
 
-vectorised! {
+    /// Adds lane by lane, then the lanes, then the rest: the same order everywhere.
+    #[inline(always)]
+    pub fn sum(row: &[f32]) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += x;
+            }
+        }
+        lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+    }
+
     /// Largest value of a row; minus infinity for an empty one.
-    fn max<'a>(row: &'a [f32]) -> f32 {
+    #[inline(always)]
+    pub fn max(row: &[f32]) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; LANES];
         let (chunks, rest) = row.as_chunks::<LANES>();
         for chunk in chunks {
@@ -99,19 +115,82 @@ vectorised! {
         max
     }
 
+    /// Replaces the row by `2^(x - max)` and returns its sum; `max` is at least every value.
+    #[inline(always)]
+    pub fn exp2_sum(row: &mut [f32], max: f32) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *x = exp2_nonpositive(*x - max);
+                *lane += *x;
+            }
+        }
+        let mut sum = 0f32;
+        for x in rest {
+            *x = exp2_nonpositive(*x - max);
+            sum += *x;
+        }
+        sum + lanes.iter().sum::<f32>()
+    }
+
+    /// Multiplies a row by a number.
+    #[inline(always)]
+    pub fn scale(row: &mut [f32], factor: f32) {
+        for x in row.iter_mut() {
+            *x *= factor;
+        }
+    }
+
+    /// Sum of products.
+    #[inline(always)]
+    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in a.iter().zip(b) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane = a.mul_add(*b, *lane);
+            }
+        }
+        let rest = a_rest.iter().zip(b_rest);
+        lanes.iter().sum::<f32>() + rest.map(|(a, b)| a * b).sum::<f32>()
+    }
+
+    /// `out += factor * row`.
+    #[inline(always)]
+    pub fn add_scaled(out: &mut [f32], factor: f32, row: &[f32]) {
+        for (out, x) in out.iter_mut().zip(row) {
+            *out = x.mul_add(factor, *out);
+        }
+    }
+}
+
+#[inline(always)]
+fn unpack<const BITS: usize, const VALUES: usize>(words: &[i32], out: &mut [f32]) {
+    for (word, out) in words.iter().zip(out.as_chunks_mut::<VALUES>().0) {
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = ((*word as u32 >> (BITS * k)) & ((1 << BITS) - 1)) as f32;
+        }
+    }
+}
+
+vectorised! {
+    /// Largest value of a row; minus infinity for an empty one.
+    fn max<'a>(row: &'a [f32]) -> f32 {
+        inlined::max(row)
+    }
+
     /// Replaces the row by `exp(x - max)` and returns its sum; `max` is at least every value.
     fn exp_sum<'a>(row: &'a mut [f32], max: f32) -> f32 {
         for x in row.iter_mut() {
             *x = exp_nonpositive(*x - max);
         }
-        sum(row)
+        inlined::sum(row)
     }
 
     /// Multiplies a row by a number.
     fn scale<'a>(row: &'a mut [f32], factor: f32) -> () {
-        for x in row.iter_mut() {
-            *x *= factor;
-        }
+        inlined::scale(row, factor);
     }
 
     /// `out = x / rms(x) * weight`.
@@ -119,7 +198,7 @@ vectorised! {
         for (out, x) in out.iter_mut().zip(x) {
             *out = x * x;
         }
-        let mean = sum(out) / x.len() as f32;
+        let mean = inlined::sum(out) / x.len() as f32;
         let factor = 1.0 / (mean + epsilon).sqrt();
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * factor * weight;
@@ -148,11 +227,11 @@ vectorised! {
         for (d_x, x) in d_x.iter_mut().zip(x) {
             *d_x = x * x;
         }
-        let factor = 1.0 / (sum(d_x) / x.len() as f32 + epsilon).sqrt();
+        let factor = 1.0 / (inlined::sum(d_x) / x.len() as f32 + epsilon).sqrt();
         for (((d_x, x), weight), d_output) in d_x.iter_mut().zip(x).zip(weight).zip(d_output) {
             *d_x = d_output * weight * x;
         }
-        let along = sum(d_x) / x.len() as f32 * factor * factor * factor;
+        let along = inlined::sum(d_x) / x.len() as f32 * factor * factor * factor;
         let rows = d_x.iter_mut().zip(x).zip(weight).zip(d_output);
         for ((((d_x, x), weight), d_output), d_weight) in rows.zip(d_weight) {
             *d_x = d_output * weight * factor - x * along;
@@ -287,6 +366,21 @@ mod tests {
         assert_eq!(exp_nonpositive(-100.0), 0.0);
         assert_eq!(exp_nonpositive(f32::NEG_INFINITY), 0.0);
         assert!(exp_nonpositive(-87.3) > 0.0);
+    }
+
+    #[test]
+    fn powers_of_two_are_accurate_over_their_range() {
+        let mut worst = 0f64;
+        for step in 0..=1_260_000 {
+            let x = -(step as f32) * 1e-4;
+            let exact = (x as f64).exp2();
+            worst = worst.max((exp2_nonpositive(x) as f64 - exact).abs() / exact);
+        }
+        assert!(worst < 1.5e-7, "relative error {worst:e}");
+        assert_eq!(exp2_nonpositive(0.0), 1.0);
+        assert_eq!(exp2_nonpositive(-127.0), 0.0);
+        assert_eq!(exp2_nonpositive(f32::NEG_INFINITY), 0.0);
+        assert!(exp2_nonpositive(f32::NAN).is_nan());
     }
 
     #[test]

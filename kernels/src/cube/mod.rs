@@ -1,7 +1,7 @@
 //! The ops on GPUs, written once in cubecl for CUDA, ROCm, Metal, and by wgpu for Vulkan and WebGPU.
 //!
 //! One file a family of kernels: the `#[cube]` kernel, and the launcher that checks, allocates and
-//! launches. `linear` is burn's own matrix product and has none; `packed_linear` and `cached_attention` have
+//! launches. `linear` is burn's own matrix product and has none; `packed_linear` and `rotary_attention_8bit` have
 //! none yet and are the slow twins. A launcher that cannot do what it is asked for returns a [`KernelError`],
 //! never a slower path; inside [`Ops`], which has no errors, that is a panic, and
 //! [`supported`](crate::supported) tells beforehand. Backward passes are the slow twins.

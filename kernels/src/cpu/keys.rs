@@ -1,22 +1,21 @@
-//! Keys and values as a cache holds them: in a narrow type, keys not yet rotated.
+//! Keys and values as a pass has made them or a cache holds them: in any type, keys not yet turned.
 
 use std::ops::Range;
 
 use half::{bf16, f16};
 use pulp::Arch;
 
+use super::attention::{KeyRows, Tables};
 use super::{DType, Primitive, Strided, vector};
 
-/// Keys and values of a cache, and the tables that rotate its keys.
-pub struct Cached<'a> {
+/// Keys and values, and the tables that turn the keys where they are not yet turned.
+pub struct Held<'a> {
     pub k: Rows<'a>,
     pub v: Rows<'a>,
-    /// `[rows, d/2]`, at least as many rows as there are keys.
-    pub cos: &'a [f32],
-    pub sin: &'a [f32],
+    pub tables: Option<Tables<'a>>,
 }
 
-/// `[b, h, m, d]` in the type of the cache.
+/// `[b, h, m, d]` in the type in which they are held.
 pub enum Rows<'a> {
     F32(Strided<'a>),
     Bf16(Strided<'a, bf16>),
@@ -25,7 +24,7 @@ pub enum Rows<'a> {
     Bits8(Strided<'a, u8>, Strided<'a>),
 }
 
-impl Cached<'_> {
+impl Held<'_> {
     /// Number of keys.
     pub fn len(&self) -> usize {
         match &self.k {
@@ -35,23 +34,18 @@ impl Cached<'_> {
             Rows::Bits8(rows, _) => rows.shape[2],
         }
     }
+}
 
-    /// Rotated keys and values of one batch and head in f32, `[keys.len(), d]` each.
-    pub fn load(
-        &self,
-        arch: Arch,
-        [batch, head]: [usize; 2],
-        keys: Range<usize>,
-        k: &mut Vec<f32>,
-        v: &mut Vec<f32>,
-    ) {
-        let half = self.k.width() / 2;
-        self.k.load(arch, [batch, head], keys.clone(), k);
-        for (row, i) in k.chunks_exact_mut(2 * half).zip(keys.clone()) {
-            let table = i * half..(i + 1) * half;
-            vector::rotate_in_place(arch, row, &self.cos[table.clone()], &self.sin[table]);
+impl KeyRows for Held<'_> {
+    fn load(&self, arch: Arch, head: [usize; 2], keys: Range<usize>, k: &mut [f32], v: &mut [f32]) {
+        let d = k.len() / keys.len();
+        self.k.load(arch, head, keys.clone(), d, k);
+        if let Some(tables) = self.tables {
+            for (row, i) in k.chunks_exact_mut(d).zip(keys.clone()) {
+                tables.rotate(arch, i, row);
+            }
         }
-        self.v.load(arch, [batch, head], keys, v);
+        self.v.load(arch, head, keys, d, v);
     }
 }
 
@@ -62,22 +56,11 @@ impl<'a> Rows<'a> {
             DType::F32 => Rows::F32(Strided::of(x, x.storage())),
             DType::BF16 => Rows::Bf16(Strided::of(x, x.storage())),
             DType::F16 => Rows::F16(Strided::of(x, x.storage())),
-            dtype => panic!("a cache is f32, bf16 or f16; got {dtype:?}"),
+            dtype => panic!("keys and values are f32, bf16 or f16; got {dtype:?}"),
         }
     }
 
-    fn width(&self) -> usize {
-        match self {
-            Rows::F32(rows) => rows.shape[3],
-            Rows::Bf16(rows) => rows.shape[3],
-            Rows::F16(rows) => rows.shape[3],
-            Rows::Bits8(rows, _) => rows.shape[3],
-        }
-    }
-
-    fn load(&self, arch: Arch, [b, h]: [usize; 2], keys: Range<usize>, out: &mut Vec<f32>) {
-        let d = self.width();
-        out.resize(keys.len() * d, 0.0);
+    fn load(&self, arch: Arch, [b, h]: [usize; 2], keys: Range<usize>, d: usize, out: &mut [f32]) {
         for (out, i) in out.chunks_exact_mut(d).zip(keys) {
             match self {
                 Rows::F32(rows) => out.copy_from_slice(rows.row(b, h, i)),
