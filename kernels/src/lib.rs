@@ -24,8 +24,8 @@ mod plan;
 pub mod reference;
 
 use burn::backend::backend_extension;
-use burn::backend::{Backend, TensorMetadata};
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
 
 pub use cache::{CacheType, KeyTables, LayerCache};
 pub use device::{KernelError, device_kind, supported};

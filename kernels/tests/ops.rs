@@ -1,71 +1,13 @@
-//! Every op of the CPU against its slow twin, and banded attention against the float64 oracle, on
-//! awkward sizes.
+//! Every op of the CPU against its slow twin, on awkward sizes.
 
-use std::sync::Arc;
+mod host;
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use longspan_attention::{Band, LayerPlan, Method, Model, oracle};
-use longspan_kernels::{PackedWeight, PlanTensors, ops, reference};
-use longspan_rope::{Length, Rope, Spectrum};
+use burn::tensor::{DType, Int, Tensor};
+use host::{assert_close, flex, flex_int, ints, primitive_values, random, tensor, values, windows};
+use longspan_kernels::{PackedWeight, ops, reference};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-
-/// Same formula in f32, other order of additions (`rel`, `abs`).
-const TOLERANCE: (f64, f64) = (1e-5, 2e-6);
-
-fn device() -> Device {
-    Device::flex()
-}
-
-fn random(seed: u64, len: usize, scale: f32) -> Vec<f32> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    (0..len)
-        .map(|_| scale * (rng.random::<f32>() * 2.0 - 1.0))
-        .collect()
-}
-
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), (&device(), DType::F32))
-}
-
-fn ints<const D: usize>(values: Vec<i32>, shape: [usize; D]) -> Tensor<D, Int> {
-    Tensor::from_data(TensorData::new(values, shape), (&device(), DType::I32))
-}
-
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
-}
-
-/// The `Flex` primitive of a tensor, for calling the twins.
-fn flex<const D: usize>(tensor: &Tensor<D>) -> burn::backend::tensor::FloatTensor<Flex> {
-    tensor.clone().try_into_primitive::<Flex>().unwrap()
-}
-
-fn flex_int<const D: usize>(tensor: &Tensor<D, Int>) -> burn::backend::tensor::IntTensor<Flex> {
-    tensor.clone().try_into_primitive::<Flex>().unwrap()
-}
-
-fn primitive_values(primitive: burn::backend::tensor::FloatTensor<Flex>) -> Vec<f32> {
-    primitive.into_data().try_to_vec().unwrap()
-}
-
-#[track_caller]
-fn assert_close(what: &str, got: &[f32], expected: &[f32], scale: f64) {
-    assert_eq!(got.len(), expected.len(), "{what}: lengths");
-    for (i, (&a, &b)) in got.iter().zip(expected).enumerate() {
-        if a == b {
-            continue; // both minus infinity included
-        }
-        let (a, b) = (a as f64, b as f64);
-        assert!(
-            a.is_finite() && b.is_finite(),
-            "{what}[{i}]: {a} against {b}"
-        );
-        let bound = TOLERANCE.0 * b.abs() + TOLERANCE.1 * scale;
-        assert!((a - b).abs() <= bound, "{what}[{i}]: {a} against {b}");
-    }
-}
 
 #[test]
 fn rotary_equals_its_twin_on_strided_input() {
@@ -118,6 +60,44 @@ fn linear_equals_its_twin_in_every_weight_type() {
             let got = ops::linear(x.clone(), weight);
             let expected = primitive_values(expected);
             assert_close(&format!("{dtype:?}"), &values(got), &expected, i as f64);
+        }
+    }
+}
+
+#[test]
+fn linear_layers_that_add_or_gate_equal_their_parts() {
+    for (n, i, o) in [
+        (1, 64, 33),
+        (16, 129, 300),
+        (17, 129, 300),
+        (1025, 64, 257),
+        (129, 1500, 17),
+    ] {
+        let x = tensor(random(51, n * i, 1.0), [n, i]);
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let weight = |seed| tensor(random(seed, o * i, 0.1), [o, i]).cast(dtype);
+            let (up, gate) = (weight(52), weight(53));
+            let products = reference::linear::<Flex>(flex(&x), flex(&up));
+            let products = primitive_values(products);
+            for rows in [n, 1] {
+                let to = random(54, rows * o, 3.0);
+                let expected = products.iter().zip(to.iter().cycle()).map(|(a, b)| a + b);
+                let expected: Vec<f32> = expected.collect();
+                let to = tensor(to, [rows, o]);
+                // Held by somebody else, it must stay what it is.
+                let (held, before) = (to.clone(), values(to.clone()));
+                let got = values(ops::linear_add(x.clone(), up.clone(), to));
+                assert_close("shared", &got, &expected, i as f64 * 0.1);
+                assert_eq!(values(held.clone()), before);
+                let got = values(ops::linear_add(x.clone(), up.clone(), held));
+                assert_close("owned", &got, &expected, i as f64 * 0.1);
+            }
+            let gates = reference::linear::<Flex>(flex(&x), flex(&gate));
+            let products = tensor(products, [n, o]);
+            let expected = reference::swiglu::<Flex>(flex(&products), gates);
+            let got = values(ops::gated_linear(x.clone(), up, gate));
+            let size = i as f64;
+            assert_close("gated", &got, &primitive_values(expected), size);
         }
     }
 }
@@ -262,16 +242,6 @@ fn token_loss_equals_its_twin_and_survives_large_logits() {
     }
 }
 
-/// Key ranges of a causal window, bottom-right aligned when there are more keys than queries.
-fn windows(n: usize, m: usize, window: usize) -> Vec<i32> {
-    (0..n)
-        .flat_map(|i| {
-            let end = (m + i + 1).saturating_sub(n);
-            [end.saturating_sub(window) as i32, end as i32]
-        })
-        .collect()
-}
-
 #[test]
 fn attention_equals_its_twin() {
     for (b, h, n, m, d, window) in [
@@ -301,6 +271,96 @@ fn attention_equals_its_twin() {
     }
 }
 
+/// Queries, keys and values as a layer has them, side by side in the rows of one buffer, and keys and values as a cache has
+/// them, longer and of another type; `n` of every way of computing attention.
+#[test]
+fn rotary_attention_equals_its_twin() {
+    for (b, h, n, m, d, window) in [
+        (1, 1, 1, 1, 16, 1),
+        (2, 3, 17, 17, 16, 5),
+        (1, 2, 129, 129, 64, 1000),
+        (1, 3, 700, 700, 32, 300),
+        (1, 2, 1, 1500, 128, 1500),
+        (2, 2, 3, 129, 80, 40),
+        (1, 2, 5, 300, 96, 270),
+        (1, 1, 129, 17, 16, 17), // the first queries see no key
+        (1, 2, 40, 1001, 256, 900),
+    ] {
+        let qkv = |seed, rows: usize| {
+            let qkv = tensor(random(seed, b * rows * 3 * h * d, 1.0), [b, rows, 3 * h, d]);
+            let part = |i| qkv.clone().narrow(2, i * h, h).swap_dims(1, 2);
+            [part(0), part(1), part(2)]
+        };
+        let [q, ..] = qkv(31, n);
+        let [_, k, v] = qkv(32, m);
+        let table = |seed, rows| {
+            let table = |seed| tensor(random(seed, rows * d / 2, 1.0), [rows, d / 2]);
+            (table(seed), table(seed + 1))
+        };
+        let (q_table, k_table) = (table(33, n), table(35, m));
+        let keys = ints(windows(n, m, window), [n, 2]);
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let (k, v) = (k.clone().cast(dtype), v.clone().cast(dtype));
+            let pair = |(cos, sin): &(Tensor<2>, Tensor<2>)| (flex(cos), flex(sin));
+            let expected = reference::rotary_attention::<Flex>(
+                flex(&q),
+                pair(&q_table),
+                flex(&k),
+                pair(&k_table),
+                flex(&v),
+                flex_int(&keys),
+            );
+            let (q, q_table, k_table) = (q.clone(), q_table.clone(), k_table.clone());
+            let (output, lse) = ops::rotary_attention(q, q_table, k, k_table, v, keys.clone());
+            let what = format!("n {n} m {m} d {d} window {window} {dtype:?}");
+            let size = 1.0 + (d as f64).sqrt();
+            assert_close(&what, &values(output), &primitive_values(expected.0), size);
+            assert_close(&what, &values(lse), &primitive_values(expected.1), size);
+        }
+    }
+}
+
+/// Keys and values of 8 bits: their numbers times slope plus offset, which the other form is given as f32.
+#[test]
+fn rotary_attention_over_8_bits_equals_that_over_their_values() {
+    for (n, m) in [(1, 300), (4, 17), (40, 129)] {
+        let (h, d) = (2, 32);
+        let mut rng = StdRng::seed_from_u64(41);
+        let mut whole = || {
+            let numbers: Vec<i32> = (0..h * m * d).map(|_| rng.random_range(0..256)).collect();
+            ints(numbers, [1, h, m, d])
+        };
+        let (k, v) = (whole(), whole());
+        let line = |seed| tensor(random(seed, h * m * 2, 0.01), [1, h, m, 2]);
+        let (k_line, v_line) = (line(42), line(43));
+        let floats = |x: &Tensor<4, Int>, line: &Tensor<4>| {
+            let [slope, offset] = [0, 1].map(|i| line.clone().narrow(3, i, 1));
+            x.clone().float() * slope + offset
+        };
+        let q = tensor(random(44, h * n * d, 1.0), [1, h, n, d]);
+        let table = |seed, rows| {
+            let table = |seed| tensor(random(seed, rows * d / 2, 1.0), [rows, d / 2]);
+            (table(seed), table(seed + 1))
+        };
+        let (q_table, k_table) = (table(45, n), table(47, m));
+        let keys = ints(windows(n, m, m), [n, 2]);
+        let (expected, expected_lse) = ops::rotary_attention(
+            q.clone(),
+            q_table.clone(),
+            floats(&k, &k_line),
+            k_table.clone(),
+            floats(&v, &v_line),
+            keys.clone(),
+        );
+        let bytes = |x: Tensor<4, Int>| x.cast(DType::U8);
+        let (k, v) = ((bytes(k), k_line), (bytes(v), v_line));
+        let (output, lse) = ops::rotary_attention_8bit(q, q_table, k, k_table, v, keys);
+        let what = format!("n {n} m {m}");
+        assert_close(&what, &values(output), &values(expected), 4.0);
+        assert_close(&what, &values(lse), &values(expected_lse), 4.0);
+    }
+}
+
 #[test]
 fn merge_equals_its_twin_with_empty_sides() {
     let (b, h, n, d) = (2, 3, 17, 16);
@@ -325,152 +385,4 @@ fn merge_equals_its_twin_with_empty_sides() {
     );
     let got = ops::merge(one(f32::NAN), empty);
     assert!(values(got.0)[0].is_nan() && values(got.1)[0].is_nan());
-}
-
-/// Runs a plan through the tensors and through the oracle.
-fn check_plan(plan: &Arc<LayerPlan>, n: usize, m: usize, d: usize) {
-    let h = 2;
-    let rows = |values: &[f32], head: usize, len: usize| -> Vec<Vec<f64>> {
-        values[head * len * d..(head + 1) * len * d]
-            .chunks(d)
-            .map(|row| row.iter().map(|&x| x as f64).collect())
-            .collect()
-    };
-    let (q, k, v) = (
-        random(19, h * n * d, 2.0),
-        random(20, h * m * d, 2.0),
-        random(21, h * m * d, 1.0),
-    );
-    let got = ops::banded_attention(
-        tensor(q.clone(), [1, h, n, d]),
-        tensor(k.clone(), [1, h, m, d]),
-        tensor(v.clone(), [1, h, m, d]),
-        &PlanTensors::for_layers(std::slice::from_ref(plan), &device())[0],
-    );
-    let got = values(got);
-    for head in 0..h {
-        let (expected, _) = oracle::attention(
-            plan,
-            &rows(&q, head, n),
-            &rows(&k, head, m),
-            &rows(&v, head, m),
-        );
-        for (i, row) in expected.iter().enumerate() {
-            for (c, &expected) in row.iter().enumerate() {
-                let got = got[(head * n + i) * d + c] as f64;
-                assert!(
-                    (got - expected).abs() < 2e-5,
-                    "n {n} m {m} query {i}: {got} against {expected}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn attention_and_its_log_sum_exp_equal_the_oracle() {
-    let (n, m, d) = (17, 40, 8);
-    let ranges = windows(n, m, 12);
-    // At position 0 nothing is turned.
-    let band = Band {
-        keys: ranges
-            .chunks(2)
-            .map(|pair| pair[0] as u32..pair[1] as u32)
-            .collect(),
-        q_position: vec![0.0; n],
-        k_position: vec![0.0; m],
-        spectrum: Spectrum {
-            inv_freq: vec![1.0; d / 2],
-            mscale: 1.0,
-        },
-    };
-    let plan = LayerPlan {
-        bands: vec![band],
-        query_scale: vec![1.0; n],
-    };
-    let (q, k, v) = (
-        random(22, n * d, 3.0),
-        random(23, m * d, 3.0),
-        random(24, m * d, 1.0),
-    );
-    let rows = |values: &[f32]| -> Vec<Vec<f64>> {
-        values
-            .chunks(d)
-            .map(|row| row.iter().map(|&x| x as f64).collect())
-            .collect()
-    };
-    let (output, lse) = oracle::attention(&plan, &rows(&q), &rows(&k), &rows(&v));
-    let got = ops::attention(
-        tensor(q, [1, 1, n, d]),
-        tensor(k, [1, 1, m, d]),
-        tensor(v, [1, 1, m, d]),
-        ints(ranges, [n, 2]),
-    );
-    let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect::<Vec<_>>();
-    assert_close("output", &values(got.0), &narrow(output.concat()), 4.0);
-    assert_close("lse", &values(got.1), &narrow(lse), 4.0);
-}
-
-#[test]
-fn plans_of_methods_equal_the_oracle() {
-    let method = |toml: serde_json::Value| -> Method { serde_json::from_value(toml).unwrap() };
-    let methods = [
-        method(serde_json::json!({"name": "plain"})),
-        method(
-            serde_json::json!({"name": "all", "rope": {"kind": "dynamic_ntk"}, "logn": true,
-            "window": {"layers": [5, 40, 200, "full"], "alpha": "per_layer"}, "sinks": 3}),
-        ),
-        method(
-            serde_json::json!({"name": "yarn", "rope": {"kind": "yarn", "factor": 4.0},
-            "logn": {"length": "visible"}, "window": 33, "sinks": 40}),
-        ),
-    ];
-    for method in &methods {
-        for n in [1, 17, 129, 700] {
-            let rope = Rope {
-                dim: 16,
-                base: 1e4,
-                trained: 64,
-            };
-            let model = Model { rope, layers: 4 };
-            let length = Length {
-                total: n,
-                prefill: n,
-            };
-            for plan in method.plan(&model, length).unwrap() {
-                check_plan(&plan, n, n, 16);
-            }
-        }
-    }
-}
-
-/// Bands with positions and frequencies of their own, as ReRoPE or chunked methods have them, and more
-/// keys than queries.
-#[test]
-fn bands_with_their_own_rotations_equal_the_oracle() {
-    let (n, m, d, near) = (17usize, 129usize, 8usize, 20u32);
-    let spectrum = |base: f64, mscale| Spectrum {
-        inv_freq: (0..d / 2)
-            .map(|i| base.powf(-2.0 * i as f64 / d as f64))
-            .collect(),
-        mscale,
-    };
-    let end = |i: usize| (m - n + i + 1) as u32;
-    let near_band = Band {
-        keys: (0..n).map(|i| end(i) - near..end(i)).collect(),
-        q_position: (0..n).map(|i| (m - n + i) as f64).collect(),
-        k_position: (0..m).map(|j| j as f64).collect(),
-        spectrum: spectrum(1e4, 1.0),
-    };
-    let far_band = Band {
-        keys: (0..n).map(|i| 0..end(i) - near).collect(),
-        q_position: vec![near as f64; n],
-        k_position: (0..m).map(|j| (j / 4) as f64 * 0.5).collect(),
-        spectrum: spectrum(500.0, 1.1),
-    };
-    let plan = Arc::new(LayerPlan {
-        bands: vec![near_band, far_band],
-        query_scale: (0..n).map(|i| 1.0 + i as f64 / 10.0).collect(),
-    });
-    check_plan(&plan, n, m, d);
 }

@@ -12,9 +12,11 @@ use crate::{QwenConfig, WeightType};
 
 /// Bytes of a value that is not a matrix of the model: activations, vectors and tables are f32, key ranges i32.
 const VALUE: u64 = 4;
-/// What the CPU kernels hold besides: the partial losses of a block of rows (19 MiB for a vocabulary of 151,936)
-/// and a few MiB a thread, reckoned for a few threads.
+/// What the CPU kernels hold besides: some outputs of a matrix in panels (at most 16 MiB), and 1 to 2 MiB a thread, reckoned for
+/// a few threads.
 const WORKSPACE: u64 = 32 << 20;
+/// Values that the rows of a head are filled up to a multiple of, at most, where values are put into panels.
+const PANEL: u64 = 32;
 
 /// Arithmetic and memory of a pass over one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +57,14 @@ impl QwenConfig {
         let weights = self.layers as u64 * (4 * width * width + 3 * width * ffn)
             + self.vocab_size as u64 * width;
 
-        // In rows of the residual stream. Attention: the stream, q, k and v, q and k rotated, the output; for
+        // In rows of the residual stream. Attention: the stream, q, k and v, keys and values in panels, the output; for
         // each further band its own output and the merged one.
         let bands = plans.iter().map(|plan| plan.bands.len()).max().unwrap_or(1) as u64;
-        let attention = n * width * (7 + 2 * (bands - 1));
+        let d = self.head_dim as u64;
+        let filled = n * self.heads as u64 * (d.next_multiple_of(PANEL) - d);
+        let attention = n * width * (7 + 2 * (bands - 1)) + filled;
         // The feed-forward layer: the stream, the blocks of the output and the output, and what one block needs.
-        let mlp = 3 * n * width + n.min(MLP_ROWS as u64) * (2 * width + 3 * ffn);
+        let mlp = 3 * n * width + n.min(MLP_ROWS as u64) * (2 * width + ffn);
         // Every layer's tables are kept: cos and sin for the queries and the keys of each band, and its ranges.
         let mut distinct: Vec<&Arc<LayerPlan>> = Vec::new();
         for plan in plans {

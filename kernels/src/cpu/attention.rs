@@ -14,7 +14,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::gemm::{self, Left, Panels, Product, Start, TILE_ROWS};
+use super::gemm::{self, Left, Matrix, Panels, Product, Start, TILE_ROWS};
 use super::vector::{self, inlined};
 use super::{Output, Strided, with_scratch};
 
@@ -79,7 +79,12 @@ pub fn attention(
             few_queries(arch, q, rows, keys, head, &target);
         });
     } else {
-        let panels = KeyPanels::new(arch, rows, [b, h, m, d], keys[0][0]..keys[n - 1][1].max(keys[0][0]));
+        let panels = KeyPanels::new(
+            arch,
+            rows,
+            [b, h, m, d],
+            keys[0][0]..keys[n - 1][1].max(keys[0][0]),
+        );
         let blocks = n.div_ceil(QUERIES);
         (0..b * h * blocks).into_par_iter().for_each(|task| {
             // Late blocks see most under causality: starting with them balances the threads.
@@ -169,24 +174,25 @@ impl KeyPanels {
                         let panel = k_target.at((head * padded + start) * d);
                         std::slice::from_raw_parts_mut(panel, width * d)
                     };
-                    gemm::pack_columns(&k[(start - first) * d..], d, count, width, panel);
+                    let columns = Matrix {
+                        values: &k[(start - first) * d..],
+                        stride: d,
+                    };
+                    gemm::pack_columns(columns, count, width, panel);
                 }
+                let rows = keys.len().next_multiple_of(width);
                 for column in (0..columns).step_by(width) {
-                    let taken = column..d.min(column + width);
-                    for i in first..keys.end.next_multiple_of(width) {
-                        // SAFETY: a row of a panel, of the keys of this task.
-                        let row = unsafe {
-                            let panel = head * padded * columns + column * padded;
-                            std::slice::from_raw_parts_mut(v_target.at(panel + i * width), width)
-                        };
-                        if i < keys.end {
-                            let v = &v[(i - first) * d..];
-                            row[..taken.len()].copy_from_slice(&v[taken.clone()]);
-                            row[taken.len()..].fill(0.0);
-                        } else {
-                            row.fill(0.0);
-                        }
-                    }
+                    let start = (head * columns + column) * padded + first * width;
+                    // SAFETY: rows of a panel, of the keys of this task.
+                    let panel =
+                        unsafe { std::slice::from_raw_parts_mut(v_target.at(start), rows * width) };
+                    let (panel, rest) = panel.split_at_mut(keys.len() * width);
+                    let v = Matrix {
+                        values: &*v,
+                        stride: d,
+                    };
+                    gemm::pack_rows(v, column..d.min(column + width), width, panel);
+                    rest.fill(0.0);
                 }
             });
         });

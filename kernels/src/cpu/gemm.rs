@@ -7,7 +7,10 @@
 //!
 //! A value of the output is a sum over `k` in one order, whatever block it is computed in.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 
 /// Rows of a panel that are taken together: 32 KiB of AVX2's panels. More of them save passes over the output.
 const DEPTH: usize = 512;
@@ -93,7 +96,11 @@ impl Product {
             unsafe { self.without_products() };
         }
         for depth in (0..k).step_by(DEPTH) {
-            let start = if depth == 0 { self.start } else { Start::Output };
+            let start = if depth == 0 {
+                self.start
+            } else {
+                Start::Output
+            };
             for top in (0..n).step_by(ROWS) {
                 let bottom = (top + ROWS).min(n);
                 for column in (0..m).step_by(width) {
@@ -108,7 +115,10 @@ impl Product {
                                 rows: (bottom - row).min(R),
                                 columns: (m - column).min(width),
                                 k: (k - depth).min(DEPTH),
-                                a: Left { values: a, ..self.a },
+                                a: Left {
+                                    values: a,
+                                    ..self.a
+                                },
                                 b: panel.add(depth * width),
                                 start: match start {
                                     Start::Bias(bias) => Start::Bias(bias.add(column)),
@@ -127,7 +137,9 @@ impl Product {
 
     /// What is left of a product over nothing.
     unsafe fn without_products(&self) {
-        for (row, column) in (0..self.shape[0]).flat_map(|r| (0..self.shape[1]).map(move |c| (r, c))) {
+        for (row, column) in
+            (0..self.shape[0]).flat_map(|r| (0..self.shape[1]).map(move |c| (r, c)))
+        {
             // SAFETY: the contract of `run`.
             unsafe {
                 let out = self.out.add(row * self.out_stride + column);
@@ -246,9 +258,36 @@ pub fn panel_width(arch: Arch) -> usize {
     arch.dispatch(Width)
 }
 
-/// One panel `[k, width]` of `b` from its columns: rows of `k` values, `stride` apart, as many as there are in `columns`, at
-/// most `width`; the rest of the panel is zero.
-pub fn pack_columns(columns: &[f32], stride: usize, count: usize, width: usize, panel: &mut [f32]) {
+/// A matrix by its rows: where the first one is, and how far apart they are.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+impl Matrix<'_> {
+    /// As `a`, from a row on.
+    pub fn left(self, row: usize) -> Left {
+        Left {
+            values: self.values[row * self.stride..].as_ptr(),
+            row: self.stride,
+            column: 1,
+        }
+    }
+
+    /// As `a`, transposed, from a column on.
+    pub fn left_transposed(self, column: usize) -> Left {
+        Left {
+            values: self.values[column..].as_ptr(),
+            row: 1,
+            column: self.stride,
+        }
+    }
+}
+
+/// A panel `[k, width]` of `bᵀ`, whose first rows, `count` of `k` values, are the columns of the panel; where they are fewer
+/// than it is wide, the rest is zero.
+pub fn pack_columns(columns: Matrix, count: usize, width: usize, panel: &mut [f32]) {
     let k = panel.len() / width;
     if count < width {
         panel.fill(0.0);
@@ -258,11 +297,89 @@ pub fn pack_columns(columns: &[f32], stride: usize, count: usize, width: usize, 
     for start in (0..k).step_by(TOGETHER) {
         let end = (start + TOGETHER).min(k);
         for column in 0..count {
-            let values = &columns[column * stride + start..column * stride + end];
+            let first = column * columns.stride;
+            let values = &columns.values[first + start..first + end];
             let panel = &mut panel[start * width + column..];
             for (i, value) in values.iter().enumerate() {
                 panel[i * width] = *value;
             }
+        }
+    }
+}
+
+/// A panel `[k, width]` of `b` itself, of the columns in `columns`, at most `width`; the rest is zero.
+pub fn pack_rows(rows: Matrix, columns: Range<usize>, width: usize, panel: &mut [f32]) {
+    let count = columns.len();
+    for (row, panel) in panel.chunks_exact_mut(width).enumerate() {
+        let first = row * rows.stride + columns.start;
+        panel[..count].copy_from_slice(&rows.values[first..first + count]);
+        panel[count..].fill(0.0);
+    }
+}
+
+/// All of `b` `[k, m]` in panels, from its rows or from those of `bᵀ`.
+pub struct Packed {
+    values: Vec<f32>,
+    width: usize,
+    k: usize,
+}
+
+impl Packed {
+    /// Packs panel by panel: `pack` writes the one of some columns.
+    pub fn new(
+        arch: Arch,
+        [k, m]: [usize; 2],
+        pack: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let width = panel_width(arch);
+        let len = m.next_multiple_of(width) * k;
+        let mut values: Vec<f32> = Vec::with_capacity(len);
+        let panels = &mut values.spare_capacity_mut()[..len];
+        let panels = panels.par_chunks_mut((k * width).max(1)).enumerate();
+        panels.for_each(|(index, panel)| {
+            let columns = index * width..m.min((index + 1) * width);
+            // SAFETY: floats have no invalid values, and `pack` only writes.
+            let panel = unsafe {
+                std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<f32>(), panel.len())
+            };
+            pack(columns, width, panel);
+        });
+        // SAFETY: every panel was written.
+        unsafe { values.set_len(len) };
+        Packed { values, width, k }
+    }
+
+    /// `b` from its rows.
+    pub fn rows(arch: Arch, shape: [usize; 2], b: Matrix) -> Self {
+        Packed::new(arch, shape, |columns, width, panel| {
+            pack_rows(b, columns, width, panel);
+        })
+    }
+
+    /// `b` from the rows of `bᵀ`.
+    pub fn columns(arch: Arch, shape: [usize; 2], b: Matrix) -> Self {
+        Packed::new(arch, shape, |columns, width, panel| {
+            let first = Matrix {
+                values: &b.values[columns.start * b.stride..],
+                ..b
+            };
+            pack_columns(first, columns.len(), width, panel);
+        })
+    }
+
+    /// The panels from a column on, the first one of a panel.
+    pub fn from(&self, column: usize) -> Panels {
+        Panels {
+            values: self.values[column * self.k..].as_ptr(),
+            stride: self.width * self.k,
+        }
+    }
+
+    /// All panels, from a row on.
+    pub fn from_row(&self, row: usize) -> Panels {
+        Panels {
+            values: self.values[row * self.width..].as_ptr(),
+            stride: self.width * self.k,
         }
     }
 }
@@ -282,38 +399,42 @@ fn prefetch(_address: *const f32) {
 mod tests {
     use super::*;
 
-    /// `[m, k]` rows as panels.
-    fn panels(b: &[f32], m: usize, k: usize, width: usize) -> Vec<f32> {
-        let mut out = vec![f32::NAN; m.next_multiple_of(width) * k];
-        for (p, panel) in out.chunks_exact_mut(k * width).enumerate() {
-            let first = p * width;
-            pack_columns(&b[first * k..], k, (m - first).min(width), width, panel);
-        }
-        out
-    }
-
     #[test]
     fn products_of_every_size_and_start_equal_plain_sums() {
         let values = |len: usize, step: usize| -> Vec<f32> {
-            (0..len).map(|i| ((i * step) % 23) as f32 / 8.0 - 1.0).collect()
+            (0..len)
+                .map(|i| ((i * step) % 23) as f32 / 8.0 - 1.0)
+                .collect()
         };
         let arch = Arch::new();
-        let width = panel_width(arch);
-        for [n, m, k] in [[1, 1, 1], [6, 16, 8], [17, 129, 33], [129, 17, 600], [97, 40, 1500]] {
+        for [n, m, k] in [
+            [1, 1, 1],
+            [6, 16, 8],
+            [17, 129, 33],
+            [129, 17, 600],
+            [97, 40, 1500],
+        ] {
             let (a, b, bias) = (values(n * k, 7), values(m * k, 5), values(m, 3));
-            let packed = panels(&b, m, k, width);
+            let matrix = |values, stride| Matrix { values, stride };
+            let packed = Packed::columns(arch, [k, m], matrix(&b, k));
+            let transposed: Vec<f32> = (0..k * m).map(|i| b[i % m * k + i / m]).collect();
+            let from_rows = Packed::rows(arch, [k, m], matrix(&transposed, m));
+            assert_eq!(packed.values, from_rows.values);
             let by_column: Vec<f32> = (0..k * n).map(|i| a[i % n * k + i / n]).collect();
             let before = values(n * m, 11);
-            for (start, a, [row, column]) in [
-                (Start::Zero, &a, [k, 1]),
-                (Start::Bias(bias.as_ptr()), &by_column, [1, n]),
-                (Start::Output, &a, [k, 1]),
+            for (start, a) in [
+                (Start::Zero, matrix(&a, k).left(0)),
+                (
+                    Start::Bias(bias.as_ptr()),
+                    matrix(&by_column, n).left_transposed(0),
+                ),
+                (Start::Output, matrix(&a, k).left(0)),
             ] {
                 let mut out = before.clone();
                 let product = Product {
                     shape: [n, m, k],
-                    a: Left { values: a.as_ptr(), row, column },
-                    b: Panels { values: packed.as_ptr(), stride: k * width },
+                    a,
+                    b: packed.from(0),
                     start,
                     out: out.as_mut_ptr(),
                     out_stride: m,
@@ -322,7 +443,7 @@ mod tests {
                 unsafe { product.run(arch) };
                 for (at, got) in out.iter().enumerate() {
                     let (r, c) = (at / m, at % m);
-                    let products = (0..k).map(|i| f64::from(a[r * row + i * column] * b[c * k + i]));
+                    let products = (0..k).map(|i| f64::from(by_column[i * n + r] * b[c * k + i]));
                     let start = match start {
                         Start::Zero => 0.0,
                         Start::Bias(_) => bias[c],
@@ -330,7 +451,10 @@ mod tests {
                     };
                     let expected = f64::from(start) + products.sum::<f64>();
                     let error = (f64::from(*got) - expected).abs();
-                    assert!(error < 1e-5 * k as f64, "{n} {m} {k} at {r} {c}: {got} {expected}");
+                    assert!(
+                        error < 1e-5 * k as f64,
+                        "{n} {m} {k} at {r} {c}: {got} {expected}"
+                    );
                 }
             }
         }

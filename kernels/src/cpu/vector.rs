@@ -257,7 +257,7 @@ vectorised! {
         }
     }
 
-    /// Turns logits into softmax weights, and the weights' gradients into those of `q k`.
+    /// Turns products of queries and keys into softmax weights, and the weights' gradients into those of the products.
     fn softmax_backward<'a>(
         weights: &'a mut [f32],
         d_weights: &'a mut [f32],
@@ -266,7 +266,7 @@ vectorised! {
         scale: f32
     ) -> () {
         for (weight, d_weight) in weights.iter_mut().zip(d_weights) {
-            *weight = exp_nonpositive(*weight - lse);
+            *weight = exp_nonpositive(*weight * scale - lse);
             *d_weight = *weight * (*d_weight - along) * scale;
         }
     }

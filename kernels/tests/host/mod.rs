@@ -1,0 +1,74 @@
+//! Tensors on the CPU, made and compared.
+// Each test target uses a part of this.
+#![allow(dead_code)]
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Same formula in f32, other order of additions (`rel`, `abs`).
+pub const TOLERANCE: (f64, f64) = (1e-5, 2e-6);
+
+pub fn device() -> Device {
+    Device::flex()
+}
+
+pub fn random(seed: u64, len: usize, scale: f32) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..len)
+        .map(|_| scale * (rng.random::<f32>() * 2.0 - 1.0))
+        .collect()
+}
+
+pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), (&device(), DType::F32))
+}
+
+pub fn ints<const D: usize>(values: Vec<i32>, shape: [usize; D]) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(values, shape), (&device(), DType::I32))
+}
+
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// The `Flex` primitive of a tensor, for calling the twins.
+pub fn flex<const D: usize>(tensor: &Tensor<D>) -> burn::backend::tensor::FloatTensor<Flex> {
+    tensor.clone().try_into_primitive::<Flex>().unwrap()
+}
+
+pub fn flex_int<const D: usize>(tensor: &Tensor<D, Int>) -> burn::backend::tensor::IntTensor<Flex> {
+    tensor.clone().try_into_primitive::<Flex>().unwrap()
+}
+
+pub fn primitive_values(primitive: burn::backend::tensor::FloatTensor<Flex>) -> Vec<f32> {
+    primitive.into_data().try_to_vec().unwrap()
+}
+
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], expected: &[f32], scale: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    for (i, (&a, &b)) in got.iter().zip(expected).enumerate() {
+        if a == b {
+            continue; // both minus infinity included
+        }
+        let (a, b) = (a as f64, b as f64);
+        assert!(
+            a.is_finite() && b.is_finite(),
+            "{what}[{i}]: {a} against {b}"
+        );
+        let bound = TOLERANCE.0 * b.abs() + TOLERANCE.1 * scale;
+        assert!((a - b).abs() <= bound, "{what}[{i}]: {a} against {b}");
+    }
+}
+
+/// Key ranges of a causal window, bottom-right aligned when there are more keys than queries.
+pub fn windows(n: usize, m: usize, window: usize) -> Vec<i32> {
+    (0..n)
+        .flat_map(|i| {
+            let end = (m + i + 1).saturating_sub(n);
+            [end.saturating_sub(window) as i32, end as i32]
+        })
+        .collect()
+}
