@@ -67,7 +67,22 @@ def torch(model, tokens, method):
     return {**json.loads(out), "peak": peak}
 
 
-PEERS = {"longspan": longspan, "PyTorch": torch}
+def llama(model, tokens, method, *flags):
+    if method:
+        raise RuntimeError("no windows in its implementation of Qwen")
+    path = WORK / f"{model.name}.gguf"
+    if not path.exists():
+        # Made by a run that is not measured.
+        run([sys.executable, HERE / "llama_qwen.py", model, tokens, path])
+    out, _, peak = run([sys.executable, HERE / "llama_qwen.py", model, tokens, path, *flags])
+    return {**json.loads(out), "peak": peak}
+
+
+def llama_flash(model, tokens, method):
+    return llama(model, tokens, method, "--flash")
+
+
+PEERS = {"longspan": longspan, "PyTorch": torch, "llama.cpp": llama, "llama.cpp, flash": llama_flash}
 
 
 def layers_of(model):
@@ -102,11 +117,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["tiny", "200m"])
     parser.add_argument("--lengths", nargs="+", type=int, default=[512, 2048, 8192, 32768])
+    parser.add_argument("--programs", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--window", type=int, help="every layer sees this many tokens")
     parser.add_argument("--peers-full", action="store_true", help="peers attend to everything all the same")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    peers = dict(PEERS)
+    peers = {peer: PEERS[peer] for peer in dict.fromkeys(["longspan", *arguments.programs])}
     print("| model | tokens | program | tokens/s | peak MiB | ratio to longspan (smallest to largest) |")
     print("|---|---|---|---|---|---|")
     for name in arguments.models:

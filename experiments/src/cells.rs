@@ -15,7 +15,7 @@ use crate::config::{PerplexityConfig, RunConfig};
 use crate::protocol::{Protocol, TokenStream, Window};
 
 /// Raised when a change of the program changes what is computed for the same config.
-const EVALUATION: u32 = 1;
+const EVALUATION: u32 = 2;
 
 /// One number of the table.
 pub struct Cell {
