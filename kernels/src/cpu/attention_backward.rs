@@ -173,7 +173,7 @@ impl Head<'_> {
             (&self.saved.q, &packed.k, &mut *weights),
             (&self.saved.d_output, &packed.v, &mut *d_logits),
         ] {
-            let (b, out) = (b.from(tile.start), out.as_mut_ptr());
+            let (b, out) = (b.at_column(tile.start), out.as_mut_ptr());
             product([n, width, d], rows(a), b, Start::Zero, out, width);
         }
         let weight_rows = weights.chunks_exact_mut(width);
@@ -199,11 +199,11 @@ impl Head<'_> {
             (&*weights, &block.d_output, self.d_v),
             (&*d_logits, &block.q, self.d_k),
         ] {
-            let (a, b) = (matrix(a).left_transposed(0), b.from_row(0));
+            let (a, b) = (matrix(a).left_transposed(0), b.at_row(0));
             let out = out.wrapping_add(tile.start * stride);
             product([width, d, n], a, b, Start::Output, out, stride);
         }
-        let (a, b) = (matrix(d_logits).left(0), packed.k_rows.from_row(tile.start));
+        let (a, b) = (matrix(d_logits).left(0), packed.k_rows.at_row(tile.start));
         let out = self.d_q.wrapping_add(block.row * stride);
         product([n, d, width], a, b, Start::Output, out, stride);
     }

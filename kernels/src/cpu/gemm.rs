@@ -368,7 +368,7 @@ impl Packed {
     }
 
     /// The panels from a column on, the first one of a panel.
-    pub fn from(&self, column: usize) -> Panels {
+    pub fn at_column(&self, column: usize) -> Panels {
         Panels {
             values: self.values[column * self.k..].as_ptr(),
             stride: self.width * self.k,
@@ -376,7 +376,7 @@ impl Packed {
     }
 
     /// All panels, from a row on.
-    pub fn from_row(&self, row: usize) -> Panels {
+    pub fn at_row(&self, row: usize) -> Panels {
         Panels {
             values: self.values[row * self.width..].as_ptr(),
             stride: self.width * self.k,
@@ -434,7 +434,7 @@ mod tests {
                 let product = Product {
                     shape: [n, m, k],
                     a,
-                    b: packed.from(0),
+                    b: packed.at_column(0),
                     start,
                     out: out.as_mut_ptr(),
                     out_stride: m,

@@ -68,7 +68,7 @@ pub fn linear(x: &[f32], weight: &Weight, to: To) -> Vec<f32> {
             let product = Product {
                 shape: [rows.len(), columns.len(), inputs],
                 a: matrix(x, inputs).left(rows.start),
-                b: packed.from(columns.start),
+                b: packed.at_column(columns.start),
                 start,
                 out: target.at(rows.start * outputs + first),
                 out_stride: outputs,
@@ -119,7 +119,7 @@ pub fn gated_linear(x: &[f32], up: &Weight, gate: &Weight) -> Vec<f32> {
                     let product = Product {
                         shape: [rows.len(), columns.len(), inputs],
                         a: matrix(x, inputs).left(rows.start),
-                        b: packed.from(columns.start),
+                        b: packed.at_column(columns.start),
                         start: Start::Zero,
                         out: scratch.as_mut_ptr(),
                         out_stride: columns.len(),
@@ -229,7 +229,7 @@ pub fn token_loss(hidden: &[f32], head: &Weight, targets: &[i32]) -> Vec<f32> {
                     let product = Product {
                         shape: [partials.len(), columns.len(), c],
                         a: matrix(hidden, c).left(task * rows),
-                        b: packed.from(columns.start),
+                        b: packed.at_column(columns.start),
                         start: Start::Zero,
                         out: logits.as_mut_ptr(),
                         out_stride: columns.len(),
@@ -306,7 +306,7 @@ fn multiply(
         let product = Product {
             shape: [rows.len(), columns.len(), k],
             a: a(rows.start),
-            b: b.from(columns.start),
+            b: b.at_column(columns.start),
             start: Start::Output,
             out: target.at(rows.start * m + columns.start),
             out_stride: m,
