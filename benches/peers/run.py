@@ -67,22 +67,7 @@ def torch(model, tokens, method):
     return {**json.loads(out), "peak": peak}
 
 
-def llama(model, tokens, method, *flags):
-    if method:
-        raise RuntimeError("no windows in its implementation of Qwen")
-    path = WORK / f"{model.name}.gguf"
-    if not path.exists():
-        # Made by a run that is not measured.
-        run([sys.executable, HERE / "llama_qwen.py", model, tokens, path])
-    out, _, peak = run([sys.executable, HERE / "llama_qwen.py", model, tokens, path, *flags])
-    return {**json.loads(out), "peak": peak}
-
-
-def llama_flash(model, tokens, method):
-    return llama(model, tokens, method, "--flash")
-
-
-PEERS = {"longspan": longspan, "PyTorch": torch, "llama.cpp": llama, "llama.cpp, flash": llama_flash}
+PEERS = {"longspan": longspan, "PyTorch": torch}
 
 
 def layers_of(model):
