@@ -2,7 +2,7 @@
 //!
 //! Weights are `[outputs, inputs]` in the type they are held in. A block of their rows is widened to
 //! f32 and packed just before it meets the activations, which have enough rows to make that cheap; where there are only a
-//! few, `few.rs` multiplies.
+//! few, `few` multiplies.
 
 use std::cell::RefCell;
 use std::ops::Range;
