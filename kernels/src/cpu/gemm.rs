@@ -386,7 +386,7 @@ impl Packed {
 
 /// Asks for what will be needed soon.
 #[inline(always)]
-fn prefetch(_address: *const f32) {
+pub fn prefetch<T>(_address: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which may name any address.
     unsafe {

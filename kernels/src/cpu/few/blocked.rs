@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
+use super::super::gemm::prefetch;
 use super::held::Held;
 use super::{CHUNK, LANES, Rows};
 
@@ -81,7 +82,8 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, 
                 let mut sums = [none; R];
                 for chunk in group * of_group..rows.chunks.min((group + 1) * of_group) {
                     for o in 0..O {
-                        // The same place of the next outputs.
+                        // The same place of the next outputs: short rows are over before the processor sees that
+                        // they are read in order.
                         prefetch(weight[o].wrapping_add((chunk + O * rows.chunks) * CHUNK));
                     }
                     for part in first..first + together {
@@ -168,17 +170,6 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, 
 unsafe fn load<S: Simd>(vector: *const f32, part: usize) -> S::f32s {
     // SAFETY: the caller's contract.
     unsafe { vector.cast::<S::f32s>().add(part).read_unaligned() }
-}
-
-/// Asks for what will be read soon: short rows are over before the processor sees that they are read in order.
-#[inline(always)]
-fn prefetch(_address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which may name any address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(_address.cast());
-    }
 }
 
 #[cfg(test)]
