@@ -4,8 +4,11 @@ mod host;
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Int, Tensor};
-use host::{assert_close, flex, flex_int, ints, primitive_values, random, tensor, values, windows};
-use longspan_kernels::{PackedWeight, ops, reference};
+use host::{
+    assert_close, flex, flex_int, ints, packed_product, packed_weight, primitive_values, random,
+    tensor, values, windows,
+};
+use longspan_kernels::{ops, reference};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -100,62 +103,6 @@ fn linear_layers_that_add_or_gate_equal_their_parts() {
             assert_close("gated", &got, &primitive_values(expected), size);
         }
     }
-}
-
-/// A weight of random words, whose scales keep its values at about 1.
-fn packed_weight(o: usize, i: usize, bits: usize, group: usize) -> PackedWeight {
-    let mut rng = StdRng::seed_from_u64(21);
-    let mut words = |rows: usize, columns: usize| {
-        let words = (0..rows * columns).map(|_| rng.random::<i32>()).collect();
-        ints(words, [rows, columns])
-    };
-    let groups = i.div_ceil(group);
-    let scale = 1.0 / (1 << (bits - 1)) as f32;
-    let scales = random(22, o * groups, scale);
-    PackedWeight {
-        words: words(o, i * bits / 32),
-        zeros: words(o, (groups * bits).div_ceil(32)),
-        scales: tensor(scales, [o, groups]).cast(DType::F16),
-        bits,
-        group,
-        order: None,
-    }
-}
-
-/// Products with a packed weight in float64, from its words.
-fn packed_product(x: &[f32], weight: &PackedWeight) -> Vec<f64> {
-    let [o, i] = weight.dims();
-    let bits = weight.bits;
-    let words = |tensor: &Tensor<2, Int>| -> Vec<i32> { tensor.to_data().try_to_vec().unwrap() };
-    let (values, zeros) = (words(&weight.words), words(&weight.zeros));
-    let scales: Vec<f32> = weight.scales.to_data().iter::<f32>().collect();
-    let (groups, per_row) = (scales.len() / o, zeros.len() / o);
-    let order: Option<Vec<i32>> = weight
-        .order
-        .as_ref()
-        .map(|order| order.to_data().try_to_vec().unwrap());
-    let at = |words: &[i32], index: usize| {
-        let word = words[index * bits / 32] as u32 >> (index * bits % 32);
-        f64::from(word & ((1 << bits) - 1))
-    };
-    let weight_at = |o: usize, j: usize| {
-        let group = j / weight.group;
-        let zero = at(&zeros[o * per_row..], group);
-        (at(&values[o * i * bits / 32..], j) - zero) * f64::from(scales[o * groups + group])
-    };
-    let rows = x.chunks(i);
-    let products = rows.flat_map(|x| {
-        (0..o)
-            .map(|o| {
-                let terms = (0..i).map(|j| {
-                    let input = order.as_ref().map_or(j, |order| order[j] as usize);
-                    f64::from(x[input]) * weight_at(o, j)
-                });
-                terms.sum()
-            })
-            .collect::<Vec<f64>>()
-    });
-    products.collect()
 }
 
 #[test]

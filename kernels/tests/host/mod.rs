@@ -4,6 +4,7 @@
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use longspan_kernels::PackedWeight;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -71,4 +72,60 @@ pub fn windows(n: usize, m: usize, window: usize) -> Vec<i32> {
             [end.saturating_sub(window) as i32, end as i32]
         })
         .collect()
+}
+
+/// A weight of random words, whose scales keep its values at about 1.
+pub fn packed_weight(o: usize, i: usize, bits: usize, group: usize) -> PackedWeight {
+    let mut rng = StdRng::seed_from_u64(21);
+    let mut words = |rows: usize, columns: usize| {
+        let words = (0..rows * columns).map(|_| rng.random::<i32>()).collect();
+        ints(words, [rows, columns])
+    };
+    let groups = i.div_ceil(group);
+    let scale = 1.0 / (1 << (bits - 1)) as f32;
+    let scales = random(22, o * groups, scale);
+    PackedWeight {
+        words: words(o, i * bits / 32),
+        zeros: words(o, (groups * bits).div_ceil(32)),
+        scales: tensor(scales, [o, groups]).cast(DType::F16),
+        bits,
+        group,
+        order: None,
+    }
+}
+
+/// Products with a packed weight in float64, from its words.
+pub fn packed_product(x: &[f32], weight: &PackedWeight) -> Vec<f64> {
+    let [o, i] = weight.dims();
+    let bits = weight.bits;
+    let words = |tensor: &Tensor<2, Int>| -> Vec<i32> { tensor.to_data().try_to_vec().unwrap() };
+    let (values, zeros) = (words(&weight.words), words(&weight.zeros));
+    let scales: Vec<f32> = weight.scales.to_data().iter::<f32>().collect();
+    let (groups, per_row) = (scales.len() / o, zeros.len() / o);
+    let order: Option<Vec<i32>> = weight
+        .order
+        .as_ref()
+        .map(|order| order.to_data().try_to_vec().unwrap());
+    let at = |words: &[i32], index: usize| {
+        let word = words[index * bits / 32] as u32 >> (index * bits % 32);
+        f64::from(word & ((1 << bits) - 1))
+    };
+    let weight_at = |o: usize, j: usize| {
+        let group = j / weight.group;
+        let zero = at(&zeros[o * per_row..], group);
+        (at(&values[o * i * bits / 32..], j) - zero) * f64::from(scales[o * groups + group])
+    };
+    let rows = x.chunks(i);
+    let products = rows.flat_map(|x| {
+        (0..o)
+            .map(|o| {
+                let terms = (0..i).map(|j| {
+                    let input = order.as_ref().map_or(j, |order| order[j] as usize);
+                    f64::from(x[input]) * weight_at(o, j)
+                });
+                terms.sum()
+            })
+            .collect::<Vec<f64>>()
+    });
+    products.collect()
 }
