@@ -24,12 +24,24 @@ const LOGIT: f64 = 2e-3;
 
 #[test]
 fn packed_checkpoints_equal_the_reference() {
+    packed_checkpoints_equal_the_reference_on(&Device::flex());
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn packed_checkpoints_equal_the_reference_on_wgpu() {
+    if let Some(device) = shared::wgpu("golden/gptq on wgpu") {
+        packed_checkpoints_equal_the_reference_on(&device);
+    }
+}
+
+fn packed_checkpoints_equal_the_reference_on(device: &Device) {
     for (name, dtype) in [("int4", "int4"), ("int8", "int8")] {
         let Some(folder) = shared::path(&format!("golden/gptq-{name}")) else {
             continue;
         };
-        let model = Qwen::load(&folder, None, &Device::flex()).unwrap();
-        assert_eq!(model.dtype().name(), dtype);
+        let model = Qwen::load(&folder, None, device).unwrap();
+        assert_eq!(model.types(), dtype);
         let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
         let expected = SafeTensors::deserialize(&bytes).unwrap();
         let values = |name: &str| shared::floats(expected.tensor(name).unwrap());

@@ -7,8 +7,8 @@
 //!
 //! Each line: the problem, its time (the median of several runs, each ended by a wait for the
 //! device; the first, which compiles, is not counted), its rate, the share of what the device was measured
-//! to do just before (a copy for what memory bounds, a matrix product for attention), and
-//! the time of the slow twin, made of burn's operations, on the same device.
+//! to do just before (a copy for what memory bounds, a matrix product for attention), the time of the slow twin, made
+//! of burn's operations, on the same device, and for attention that of cubek's, where it can do the same.
 
 #[path = "../tests/problems/mod.rs"]
 mod problems;
@@ -28,9 +28,13 @@ mod gpu {
     use std::time::Instant;
 
     use burn::backend::tensor::{FloatTensor, IntTensor};
+    use burn::tensor::ops::AttentionModuleOptions;
     use burn::tensor::{DType, Device, DeviceType, Int, Tensor, TensorData};
     use burn_cubecl::CubeBackend;
-    use longspan_kernels::{device_kind, ops, reference, supported};
+    use burn_cubecl::kernel::attention::flash_attention;
+    use cubek::attention::forward::launch::{BlueprintStrategy::Inferred, Strategy};
+    use cubek::attention::forward::routines::blackbox_accelerated::BlackboxAcceleratedStrategy;
+    use longspan_kernels::{PackedWeight, device_kind, ops, reference, supported};
 
     use crate::problems::{self, random};
 
@@ -126,11 +130,12 @@ mod gpu {
                 self.bandwidth / 1e9,
                 self.compute / 1e12,
             );
-            println!("| problem | ms | rate | of the device | slow twin, ms |");
-            println!("|---|---:|---:|---:|---:|");
+            println!("| problem | ms | rate | of the device | slow twin, ms | cubek, ms |");
+            println!("|---|---:|---:|---:|---:|---:|");
         }
 
-        fn line(&self, what: String, seconds: f64, work: Work, twin: Option<f64>) {
+        /// `others` are the slow twin's time and cubek's.
+        fn line(&self, what: String, seconds: f64, work: Work, others: [Option<f64>; 2]) {
             let (rate, share) = match work {
                 Work::Bytes(bytes) => {
                     let rate = bytes as f64 / seconds;
@@ -145,7 +150,7 @@ mod gpu {
                 "| {what} | {:.3} | {rate} | {:.0} % | {} |",
                 seconds * 1e3,
                 share * 100.0,
-                twin.map_or("-".to_owned(), |twin| format!("{:.3}", twin * 1e3)),
+                others.map(milliseconds).join(" | "),
             );
         }
 
@@ -156,6 +161,7 @@ mod gpu {
                     .for_each(|p| self.attention(p));
                 problems::ROTARY.into_iter().for_each(|p| self.rotary(p));
                 problems::ROWS.into_iter().for_each(|p| self.rows(p));
+                problems::PACKED.into_iter().for_each(|p| self.packed(p));
                 problems::LOSS.into_iter().for_each(|p| self.loss(p));
             } else {
                 problems::TIMED_ATTENTION
@@ -165,6 +171,9 @@ mod gpu {
                     .into_iter()
                     .for_each(|p| self.rotary(p));
                 problems::TIMED_ROWS.into_iter().for_each(|p| self.rows(p));
+                problems::TIMED_PACKED
+                    .into_iter()
+                    .for_each(|p| self.packed(p));
                 problems::TIMED_LOSS.into_iter().for_each(|p| self.loss(p));
             }
             println!();
@@ -197,7 +206,45 @@ mod gpu {
             } else {
                 Work::Flops(4 * p.pairs() * p.d)
             };
-            self.line(what, seconds, work, twin);
+            let cubek = self.cubek(p, [&q, &k, &v].map(cube));
+            self.line(what, seconds, work, [twin, cubek]);
+        }
+
+        /// The time of cubek's fastest attention, which is causal and has no windows: on tensor cores for f16 and whole tiles of
+        /// queries, on plain units for all types.
+        fn cubek(
+            &self,
+            p: problems::Attention,
+            [q, k, v]: [FloatTensor<CubeBackend>; 3],
+        ) -> Option<f64> {
+            if p.window < p.m {
+                return None;
+            }
+            let options = AttentionModuleOptions {
+                is_causal: true,
+                ..Default::default()
+            };
+            let mut strategies = vec![Strategy::Unit(Inferred(()))];
+            if self.dtype == DType::F16 {
+                let accelerated = |num_planes| BlackboxAcceleratedStrategy {
+                    num_planes,
+                    seq_q: 1,
+                    seq_kv: 1,
+                };
+                let planes = [2, 4, 8].into_iter();
+                let planes = planes.filter(|&planes| p.n.is_multiple_of(16 * planes as usize));
+                strategies.extend(
+                    planes.map(|n| Strategy::BlackboxAccelerated(Inferred(accelerated(n)))),
+                );
+            }
+            let times = strategies.into_iter().filter_map(|strategy| {
+                let run = || {
+                    let (q, k, v) = (q.clone(), k.clone(), v.clone());
+                    flash_attention(q, k, v, None, None, options, strategy.clone())
+                };
+                run().is_ok().then(|| self.seconds(run))
+            });
+            times.min_by(f64::total_cmp)
         }
 
         fn rotary(&self, p: problems::Rotary) {
@@ -210,7 +257,12 @@ mod gpu {
                 reference::rotary::<CubeBackend>(raw.clone(), table.clone(), table)
             });
             let bytes = 2 * p.b * p.h * p.n * p.d * self.dtype.size() + 4 * p.n * p.d;
-            self.line(format!("{p:?}"), seconds, Work::Bytes(bytes), Some(twin));
+            self.line(
+                format!("{p:?}"),
+                seconds,
+                Work::Bytes(bytes),
+                [Some(twin), None],
+            );
         }
 
         fn rows(&self, p: problems::Rows) {
@@ -223,11 +275,57 @@ mod gpu {
                 reference::rms_norm::<CubeBackend>(raw.clone(), raw_weight.clone(), 1e-6)
             });
             let what = format!("RMSNorm n {} c {}", p.n, p.c);
-            self.line(what, seconds, Work::Bytes(2 * bytes), Some(twin));
+            self.line(what, seconds, Work::Bytes(2 * bytes), [Some(twin), None]);
             let seconds = self.seconds(|| ops::swiglu(x.clone(), x.clone()));
             let twin = self.seconds(|| reference::swiglu::<CubeBackend>(raw.clone(), raw.clone()));
             let what = format!("SwiGLU n {} c {}", p.n, p.c);
-            self.line(what, seconds, Work::Bytes(3 * bytes), Some(twin));
+            self.line(what, seconds, Work::Bytes(3 * bytes), [Some(twin), None]);
+        }
+
+        fn packed(&self, p: problems::Packed) {
+            let x = self.tensor([p.n, p.i]);
+            let groups = p.i.div_ceil(p.group);
+            let words = |columns: usize| {
+                let words = 0..(p.o * columns) as u32;
+                let words = words.map(|i| i.wrapping_mul(2_654_435_761) as i32);
+                self.ints(words.collect(), [p.o, columns])
+            };
+            let scales = DType::F16;
+            let scales = match supported(&self.device, 128, &[DType::F32, scales]) {
+                Ok(()) => scales,
+                Err(_) => DType::F32,
+            };
+            let weight = PackedWeight {
+                words: words(p.i * p.bits / 32),
+                zeros: words((groups * p.bits).div_ceil(32)),
+                scales: Tensor::full([p.o, groups], 0.01, (&self.device, scales)),
+                bits: p.bits,
+                group: p.group,
+                order: None,
+            };
+            let seconds = self.seconds(|| ops::packed_linear(x.clone(), &weight));
+            let integers = |x: &Tensor<2, Int>| -> IntTensor<CubeBackend> {
+                x.clone().try_into_primitive::<CubeBackend>().unwrap()
+            };
+            let (raw, words, zeros) = (cube(&x), integers(&weight.words), integers(&weight.zeros));
+            let scales = cube(&weight.scales);
+            let twin = self.seconds(|| {
+                let (words, zeros, scales) = (words.clone(), zeros.clone(), scales.clone());
+                reference::packed_linear::<CubeBackend>(
+                    raw.clone(),
+                    words,
+                    zeros,
+                    scales,
+                    p.bits,
+                    p.group,
+                )
+            });
+            let work = if p.n <= 4 {
+                Work::Bytes(p.o * p.i * p.bits / 8)
+            } else {
+                Work::Flops(2 * p.n * p.i * p.o)
+            };
+            self.line(format!("{p:?}"), seconds, work, [Some(twin), None]);
         }
 
         fn loss(&self, p: problems::Loss) {
@@ -244,7 +342,7 @@ mod gpu {
             });
             let what = format!("loss n {} c {} v {}", p.n, p.c, p.v);
             let flops = 2 * p.n * p.c * p.v;
-            self.line(what, seconds, Work::Flops(flops), Some(twin));
+            self.line(what, seconds, Work::Flops(flops), [Some(twin), None]);
         }
     }
 
@@ -252,6 +350,10 @@ mod gpu {
     enum Work {
         Bytes(usize),
         Flops(usize),
+    }
+
+    fn milliseconds(seconds: Option<f64>) -> String {
+        seconds.map_or("-".to_owned(), |seconds| format!("{:.3}", seconds * 1e3))
     }
 
     fn cube<const D: usize>(x: &Tensor<D>) -> FloatTensor<CubeBackend> {

@@ -45,8 +45,8 @@ pub enum KernelError {
         /// The device's limit.
         limit: usize,
     },
-    /// The matrix product under the loss refused.
-    Matmul(String),
+    /// The matrix product under a kernel refused.
+    Matmul(&'static str, String),
 }
 
 impl std::fmt::Display for KernelError {
@@ -81,7 +81,7 @@ impl std::fmt::Display for KernelError {
                 f,
                 "attention: {asked} heads over all batches; the device takes {limit}"
             ),
-            KernelError::Matmul(reason) => write!(f, "token_loss: {reason}"),
+            KernelError::Matmul(kernel, reason) => write!(f, "{kernel}: {reason}"),
         }
     }
 }
@@ -100,22 +100,30 @@ pub fn device_kind(device: &Device) -> String {
 }
 
 /// Whether the ops run on a device, for heads of `d` components, and activations and weights of these
-/// types. The CPU takes all.
+/// types. The CPU takes weights of all types, and activations in f32.
 ///
 /// # Errors
 /// What is missing.
 pub fn supported(device: &Device, d: usize, types: &[DType]) -> Result<(), KernelError> {
+    let activations = types.first().copied().unwrap_or(DType::F32);
     #[cfg(feature = "cube")]
     if let Some(probe) = probe(device) {
         for &dtype in types {
             crate::cube::check_type("ops", &probe.client, dtype)?;
         }
-        let activations = types.first().copied().unwrap_or(DType::F32);
         for n in [1, usize::MAX] {
             crate::cube::tile::Tile::choose(&probe.client, n, d, activations)?;
         }
+        return Ok(());
     }
-    let _ = (device, d, types);
+    let _ = (device, d);
+    if activations != DType::F32 {
+        return Err(KernelError::Type {
+            kernel: "ops",
+            dtype: activations,
+            runtime: "cpu",
+        });
+    }
     Ok(())
 }
 

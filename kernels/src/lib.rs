@@ -165,12 +165,13 @@ pub trait Ops: Backend {
         reference::linear::<Self>(x, weight)
     }
 
-    /// `to + x weightᵀ`, with `to` `[n, o]`, or `[1, o]` for all rows.
+    /// `to + x weightᵀ`, with `to` `[n, o]`, or `[1, o]` for all rows; in the type of `x`.
     fn linear_add(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         to: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
+        let to = reference::like::<Self>(to, x.dtype());
         Self::float_add(<Self as Ops>::linear(x, weight), to)
     }
 

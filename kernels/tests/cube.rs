@@ -8,6 +8,7 @@
 #![cfg(feature = "cube")]
 
 mod device;
+mod host;
 mod problems;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use device::{Pair, check, device, in_every_type, ints, read, read_flex, swapped, values, wide};
 use longspan_attention::{Band, LayerPlan, oracle};
-use longspan_kernels::{KernelError, PlanTensors, ops, reference, supported};
+use longspan_kernels::{KernelError, PackedWeight, PlanTensors, ops, reference, supported};
 use longspan_rope::Spectrum;
 use problems::random;
 
@@ -140,6 +141,67 @@ fn check_attention(p: problems::Attention, device: &Device, dtype: DType) {
     );
 }
 
+/// Queries and keys turned by tables of their own, and attention over them: against the twin in the same type, and in f32.
+#[test]
+fn rotary_attention() {
+    let sizes = [
+        (1usize, 1usize, 16usize),
+        (17, 129, 32),
+        (129, 129, 64),
+        (1, 1000, 128),
+    ];
+    in_every_type("rotary_attention", sizes.len(), |device, dtype| {
+        for (n, m, d) in sizes {
+            let h = 2;
+            // As the model passes them: of one buffer [n, h, d] of each.
+            let strided = |seed, len: usize, dtype| {
+                let x = values(seed, len * h * d, 1.0, dtype);
+                let pair = |held| Pair::new(&x, [1, len, h, d], device, held);
+                [pair(dtype), pair(DType::F32)].map(|x| x.map(|x| x.swap_dims(1, 2)))
+            };
+            let (q, k, v) = (
+                strided(20, n, dtype),
+                strided(21, m, dtype),
+                strided(22, m, dtype),
+            );
+            let table = |seed, len: usize| {
+                Pair::new(
+                    &random(seed, len * d / 2, 1.0),
+                    [len, d / 2],
+                    device,
+                    DType::F32,
+                )
+            };
+            let [q_cos, q_sin] = [23, 24].map(|seed| table(seed, n));
+            let [k_cos, k_sin] = [25, 26].map(|seed| table(seed, m));
+            let ranges: Vec<i32> = (0..n).flat_map(|i| [0, (m - n + i + 1) as i32]).collect();
+            let [plain, exact] = [0, 1].map(|i| {
+                let keys = ints(&ranges, [n, 2], &Device::flex());
+                reference::rotary_attention::<Flex>(
+                    q[i].flex(),
+                    (q_cos.flex(), q_sin.flex()),
+                    k[i].flex(),
+                    (k_cos.flex(), k_sin.flex()),
+                    v[i].flex(),
+                    keys.try_into_primitive::<Flex>().unwrap(),
+                )
+            });
+            let [q, k, v] = [q, k, v].map(|[x, _]| x.fast);
+            let keys = ints(&ranges, [n, 2], device);
+            let (q_table, k_table) = ((q_cos.fast, q_sin.fast), (k_cos.fast, k_sin.fast));
+            let (output, lse) = ops::rotary_attention(q, q_table, k, k_table, v, keys);
+            let what = format!("n {n} m {m} d {d}");
+            let exact_output = wide(&read_flex::<4>(exact.0));
+            let (output, plain_output) = (read(output), read_flex::<4>(plain.0));
+            check(&what, dtype, &output, &plain_output, &exact_output, 1e-6);
+            // Keys are rounded once more where they are turned, in the type of the queries.
+            let exact_lse = wide(&read_flex::<3>(exact.1));
+            let (lse, plain_lse) = (read(lse), read_flex::<3>(plain.1));
+            check(&what, dtype, &lse, &plain_lse, &exact_lse, 1e-5);
+        }
+    });
+}
+
 #[test]
 fn merge() {
     in_every_type("merge", problems::MERGE.len(), |device, dtype| {
@@ -260,6 +322,42 @@ fn swiglu() {
                 &exact,
                 0.0,
             );
+        }
+    });
+}
+
+#[test]
+fn packed_linear() {
+    in_every_type("packed_linear", problems::PACKED.len(), |device, dtype| {
+        for p in problems::PACKED {
+            let x = values(27, p.n * p.i, 1.0, dtype);
+            let weight = host::packed_weight(p.o, p.i, p.bits, p.group);
+            let exact = host::packed_product(&x, &weight);
+            let x = Pair::new(&x, [p.n, p.i], device, dtype);
+            let plain = reference::packed_linear::<Flex>(
+                x.flex(),
+                host::flex_int(&weight.words),
+                host::flex_int(&weight.zeros),
+                host::flex(&weight.scales),
+                p.bits,
+                p.group,
+            );
+            // The same numbers where the device has no f16.
+            let scales = match supported(device, 16, &[DType::F32, DType::F16]) {
+                Ok(()) => weight.scales,
+                Err(_) => weight.scales.cast(DType::F32),
+            };
+            let weight = PackedWeight {
+                words: weight.words.to_device(device),
+                zeros: weight.zeros.to_device(device),
+                scales: scales.to_device(device),
+                ..weight
+            };
+            let got = read(ops::packed_linear(x.fast, &weight));
+            let what = format!("{p:?}");
+            // Products of values up to 1, added up in another order.
+            let slack = f64::from(f32::EPSILON) * (p.i as f64).sqrt();
+            check(&what, dtype, &got, &read_flex::<2>(plain), &exact, slack);
         }
     });
 }

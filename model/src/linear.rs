@@ -40,7 +40,7 @@ impl Linear {
     pub fn add(&self, x: Tensor<2>, to: Tensor<2>) -> Tensor<2> {
         match self {
             Linear::Dense(weight) => ops::linear_add(x, weight.val(), to),
-            Linear::Packed(packed) => packed.forward(x) + to,
+            Linear::Packed(packed) => plus(packed.forward(x), to),
         }
     }
 
@@ -64,8 +64,14 @@ impl PackedLinear {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let product = ops::packed_linear(x, &self.parts.weight);
         match &self.parts.bias {
-            Some(bias) => product + bias.clone().unsqueeze(),
+            Some(bias) => plus(product, bias.clone().unsqueeze()),
             None => product,
         }
     }
+}
+
+/// A sum in the type of `x`.
+fn plus(x: Tensor<2>, other: Tensor<2>) -> Tensor<2> {
+    let dtype = x.dtype();
+    x + other.cast(dtype)
 }

@@ -82,7 +82,7 @@ pub fn token_loss(
             MatmulStrategy::default(),
             DType::F32,
         )
-        .map_err(|error| KernelError::Matmul(format!("{error:?}")))?;
+        .map_err(|error| KernelError::Matmul("token_loss", format!("{error:?}")))?;
         let units = row_units(&logits.client, v);
         // SAFETY: every index is below the shapes, and targets are below `v` by the op's contract.
         unsafe {

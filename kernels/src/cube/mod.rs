@@ -1,8 +1,8 @@
 //! The ops on GPUs, written once in cubecl for CUDA, ROCm, Metal, and by wgpu for Vulkan and WebGPU.
 //!
 //! One file a family of kernels: the `#[cube]` kernel, and the launcher that checks, allocates and
-//! launches. `linear` is burn's own matrix product and has none; `packed_linear` and `rotary_attention_8bit` have
-//! none yet and are the slow twins. A launcher that cannot do what it is asked for returns a [`KernelError`],
+//! launches. `linear` is burn's own matrix product and has none; `rotary_attention_8bit` has none yet and is its slow
+//! twin. A launcher that cannot do what it is asked for returns a [`KernelError`],
 //! never a slower path; inside [`Ops`], which has no errors, that is a panic, and
 //! [`supported`](crate::supported) tells beforehand. Backward passes are the slow twins.
 //!
@@ -15,6 +15,7 @@
 pub mod attention;
 pub mod loss;
 pub mod merge;
+pub mod packed;
 mod reduce;
 pub mod rotary;
 pub mod rows;
@@ -50,6 +51,22 @@ impl Ops for CubeBackend {
         done(attention::attention(q, k, v, keys))
     }
 
+    fn rotary_attention(
+        q: CubeTensor,
+        q_cos: CubeTensor,
+        q_sin: CubeTensor,
+        k: CubeTensor,
+        k_cos: CubeTensor,
+        k_sin: CubeTensor,
+        v: CubeTensor,
+        keys: CubeTensor,
+    ) -> (CubeTensor, CubeTensor) {
+        let k = reference::like::<Self>(k, q.dtype);
+        let v = reference::like::<Self>(v, q.dtype);
+        let (q, k) = done(rotary::rotary_pair(q, (q_cos, q_sin), k, (k_cos, k_sin)));
+        done(attention::attention(q, k, v, keys))
+    }
+
     fn merge(
         a: CubeTensor,
         a_lse: CubeTensor,
@@ -65,6 +82,22 @@ impl Ops for CubeBackend {
 
     fn swiglu(up: CubeTensor, gate: CubeTensor) -> CubeTensor {
         done(rows::swiglu(up, gate))
+    }
+
+    fn packed_linear(
+        x: CubeTensor,
+        words: CubeTensor,
+        zeros: CubeTensor,
+        scales: CubeTensor,
+        bits: usize,
+        group: usize,
+    ) -> CubeTensor {
+        done(packed::packed_linear(
+            x,
+            [words, zeros, scales],
+            bits,
+            group,
+        ))
     }
 
     fn token_loss(hidden: CubeTensor, head: CubeTensor, targets: CubeTensor) -> CubeTensor {

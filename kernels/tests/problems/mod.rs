@@ -35,6 +35,16 @@ pub struct Rows {
     pub scale: f32,
 }
 
+/// `n` rows of `i` values times a matrix of `o` outputs, packed in `bits`, of which `group` inputs share a scale.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    pub n: usize,
+    pub i: usize,
+    pub o: usize,
+    pub bits: usize,
+    pub group: usize,
+}
+
 /// Loss of `n` rows of `c` values over a vocabulary of `v`.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
@@ -55,6 +65,16 @@ const fn attention(b: usize, h: usize, n: usize, m: usize, d: usize, window: usi
 
 const fn rows(n: usize, c: usize, scale: f32) -> Rows {
     Rows { n, c, scale }
+}
+
+const fn packed(n: usize, i: usize, o: usize, bits: usize, group: usize) -> Packed {
+    Packed {
+        n,
+        i,
+        o,
+        bits,
+        group,
+    }
 }
 
 const fn loss(n: usize, c: usize, v: usize, scale: f32) -> Loss {
@@ -115,6 +135,17 @@ pub const LOSS: [Loss; 5] = [
     loss(17, 32, 1000, 40.0),
 ];
 
+pub const PACKED: [Packed; 8] = [
+    packed(1, 16, 1, 4, 16),
+    packed(1, 1056, 301, 4, 128),
+    packed(3, 1056, 33, 8, 128),
+    packed(4, 64, 17, 8, 1000),
+    packed(5, 64, 17, 4, 24), // groups that end within a word's column, the last one shorter
+    packed(17, 1056, 301, 4, 128),
+    packed(129, 128, 33, 8, 32),
+    packed(1000, 64, 129, 4, 64),
+];
+
 /// What `docs/gpu.md` compares with PyTorch: batch 1, 32 heads of 128.
 pub const TIMED_ATTENTION: [Attention; 10] = [
     attention(1, 32, 2048, 2048, 128, 2048, 1.0),
@@ -130,6 +161,12 @@ pub const TIMED_ATTENTION: [Attention; 10] = [
 ];
 pub const TIMED_ROTARY: [Rotary; 2] = [rotary(1, 32, 8192, 128), rotary(1, 32, 32768, 128)];
 pub const TIMED_ROWS: [Rows; 2] = [rows(8192, 4096, 1.0), rows(32768, 4096, 1.0)];
+pub const TIMED_PACKED: [Packed; 4] = [
+    packed(1, 4096, 11008, 4, 128),
+    packed(1, 4096, 11008, 8, 128),
+    packed(2048, 4096, 11008, 4, 128),
+    packed(2048, 4096, 11008, 8, 128),
+];
 pub const TIMED_LOSS: [Loss; 1] = [loss(2048, 4096, 151_936, 1.0)];
 
 impl Attention {
