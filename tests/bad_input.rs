@@ -249,6 +249,15 @@ fn a_bad_key_of_the_config_is_named() {
         ("perplexity.length=5", &["length", "lengths"]),
         ("perplexity.protocol=pakced", &["packed, truncate"]),
         ("model.dtype=int8", &["int8", "bf16"]),
+        (
+            "model.activations=bf16",
+            &[
+                "activations in bf16",
+                "cpu",
+                "model.activations",
+                "--device",
+            ],
+        ),
         ("model.trained=1", &["model.trained = 1", "give 2 to"]),
         ("model.trained=2K", &["trained", "2K"]),
         ("method.0.ropes.kind=x", &["unknown field `ropes`"]),

@@ -232,7 +232,7 @@ pub fn model_identity(method: &Method, prefill: Option<usize>, model: &Qwen) -> 
     json!({
         "evaluation": EVALUATION,
         "checkpoint": model.digest(),
-        "dtype": model.dtype(),
+        "dtype": model.types(),
         "device": model.device_kind(),
         "method": settings(method),
         "prefill": prefill,

@@ -42,12 +42,23 @@ pub struct ModelConfig {
     /// Type in which weights are held; default: as stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<WeightType>,
+    /// Type of the activations, on a GPU.
+    #[serde(default = "f32", skip_serializing_if = "is_f32")]
+    pub activations: WeightType,
     /// Vocabulary file; default: the one in the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
     /// Trained length in tokens; default: `seq_length` of `config.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained: Option<usize>,
+}
+
+fn f32() -> WeightType {
+    WeightType::F32
+}
+
+fn is_f32(dtype: &WeightType) -> bool {
+    *dtype == WeightType::F32
 }
 
 /// `[data]`.

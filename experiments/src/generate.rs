@@ -53,6 +53,9 @@ pub struct SpeakerArgs {
     /// only rotate its keys anew
     #[arg(long, value_enum, default_value_t = OnChange::Recompute)]
     on_change: OnChange,
+    /// Type of the activations, on a GPU: f32, bf16 or f16
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    activations: WeightType,
     /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
     /// see `longspan devices`
     #[arg(long, default_value = "cpu")]
@@ -162,7 +165,7 @@ impl Speaker {
             prefill: checkpoint.config.trained,
         };
         cells::plans(&checkpoint.config.geometry(), &method, trained)?;
-        let model = open::model(checkpoint, args.dtype, &device)?;
+        let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
         Ok(Speaker {
             sampler: defaults.sampler(args),
             max_new_tokens: (args.max_new_tokens.map(|n| n as usize))

@@ -63,12 +63,18 @@ fn ensure_folder(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads the weights of an opened folder onto a device.
+/// Reads the weights of an opened folder onto a device, where they are held in one type (`None`: as stored) and activations
+/// computed in another.
 ///
 /// # Errors
 /// A value that is not finite, or that does not fit the type; a model that the device does not run.
-pub fn model(checkpoint: Checkpoint, dtype: Option<WeightType>, device: &Device) -> Result<Qwen> {
-    Ok(Qwen::from_checkpoint(checkpoint, dtype, device)?)
+pub fn model(
+    checkpoint: Checkpoint,
+    (weights, activations): (Option<WeightType>, WeightType),
+    device: &Device,
+) -> Result<Qwen> {
+    let model = Qwen::from_checkpoint(checkpoint, weights, device)?;
+    Ok(model.with_activations(activations)?)
 }
 
 /// The vocabulary of a model: the file named, or the one `.tiktoken` file in its folder.

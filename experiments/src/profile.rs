@@ -43,6 +43,9 @@ pub struct Args {
     /// Key of the method, as in a [[method]] table; without any, plain RoPE
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Type of the activations, on a GPU: f32, bf16 or f16
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    activations: WeightType,
     /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
     /// see `longspan devices`
     #[arg(long, default_value = "cpu")]
@@ -113,7 +116,7 @@ pub fn profile(args: &Args) -> Result<()> {
         }
     };
     let checkpoint = open::checkpoint(&path)?;
-    let model = open::model(checkpoint, args.dtype, &device)?;
+    let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
     drop(folder);
     let weights = ALLOCATED.current_usage();
 
@@ -134,7 +137,7 @@ pub fn profile(args: &Args) -> Result<()> {
     }
     bar.finish_and_clear();
 
-    let dtype = model.dtype().name();
+    let dtype = model.types();
     let mut text = format!(
         "# Speed and memory\n\n- model: {name} ({dtype}, cache {})\n- method: {}\n- device: {}\n- weights: {}\n",
         args.kv.name(),

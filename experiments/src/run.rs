@@ -47,7 +47,11 @@ pub fn run(
     let mut folder = RunFolder::open(&out, &config)?;
     let limit = memory::limit(memory_limit, &device);
     let mut memory = Memory::new(limit, sweep.weight_bytes()?);
-    let model = open::model(sweep.checkpoint, config.model.dtype, &device)?;
+    let model = open::model(
+        sweep.checkpoint,
+        (config.model.dtype, config.model.activations),
+        &device,
+    )?;
 
     // The folder may hold records of a checkpoint or a text that stood at the same path before.
     let mut keys = Vec::new();
@@ -320,7 +324,7 @@ impl<'a> PerplexityRun<'a> {
             tokenizer: self.tokenizer.digest().to_owned(),
             data: config.data.path.clone(),
             data_digest: cell.data_digest(&self.stream),
-            dtype: model.dtype().name().to_owned(),
+            dtype: model.types(),
             device: model.device_kind().to_owned(),
             trained_length: model.config().trained,
             prefill: self.perplexity.prefill,

@@ -41,6 +41,9 @@ pub struct Args {
     /// Type in which weights are held [default: as stored]
     #[arg(long)]
     dtype: Option<WeightType>,
+    /// Type of the activations, on a GPU: f32, bf16 or f16
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    activations: WeightType,
     /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
     /// see `longspan devices`
     #[arg(long, default_value = "cpu")]
@@ -162,7 +165,7 @@ pub fn score(args: &Args) -> Result<()> {
             length(longest.max(2)),
         )?;
     }
-    let model = open::model(checkpoint, args.dtype, &device)?;
+    let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
 
     // Whole or not at all, unless the target is something like a pipe.
     let regular = args.out.metadata().map_or(true, |target| target.is_file());

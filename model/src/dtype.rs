@@ -1,11 +1,12 @@
 //! The types in which weights are held.
 
 use burn::tensor::DType;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::Quantization;
 
-/// The type in which matrices are held in memory; arithmetic on the CPU is f32 all the same.
+/// The type in which matrices are held in memory, where arithmetic on the CPU is f32 all the same, and that of
+/// activations on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
@@ -56,39 +57,11 @@ impl std::str::FromStr for WeightType {
     }
 }
 
-/// What a model's layers hold their matrices in, which is what a record names as its type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldType {
-    /// Numbers.
-    Float(WeightType),
-    /// Packed, 4 bits a value.
-    Int4,
-    /// Packed, 8 bits a value.
-    Int8,
-}
-
-impl HeldType {
-    /// Of a model whose matrices are in `dtype`, but for those that are packed.
-    pub(crate) fn new(dtype: WeightType, quantization: Option<Quantization>) -> Self {
-        match quantization.map(|quantization| quantization.bits) {
-            None => HeldType::Float(dtype),
-            Some(4) => HeldType::Int4,
-            Some(_) => HeldType::Int8,
-        }
-    }
-
-    /// Name in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            HeldType::Float(dtype) => dtype.name(),
-            HeldType::Int4 => "int4",
-            HeldType::Int8 => "int8",
-        }
-    }
-}
-
-impl Serialize for HeldType {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
+/// What a model's layers hold their matrices in, by name: the type, but for those that are packed.
+pub(crate) fn held(dtype: WeightType, quantization: Option<Quantization>) -> &'static str {
+    match quantization.map(|quantization| quantization.bits) {
+        None => dtype.name(),
+        Some(4) => "int4",
+        Some(_) => "int8",
     }
 }

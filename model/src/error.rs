@@ -7,11 +7,13 @@ use std::path::PathBuf;
 pub enum ModelError {
     /// The device does not run the model.
     #[error(
-        "a model with weights in {dtype}, on this device: {reason}; give dtype f32 (model.dtype in a config, --dtype of \
-         score) if it is the type, or --device cpu"
+        "a model with {what} in {dtype}, on this device: {reason}; if it is the type, give another (model.dtype and \
+         model.activations in a config, --dtype and --activations on the command line), else --device cpu"
     )]
     Device {
-        /// The type of the weights.
+        /// Weights or activations.
+        what: &'static str,
+        /// Their type.
         dtype: &'static str,
         /// What is missing.
         reason: longspan_kernels::KernelError,

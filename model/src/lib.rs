@@ -24,7 +24,7 @@ pub use checkpoint::Checkpoint;
 pub use config::{QwenConfig, Shape};
 pub use cost::{PassCost, operations_per_second};
 pub use decode::{DecodeError, DecodeOptions, Decoder, Stale};
-pub use dtype::{HeldType, WeightType};
+pub use dtype::WeightType;
 pub use error::ModelError;
 pub use initial::Initial;
 pub use longspan_kernels::{CacheType, device_kind};

@@ -9,8 +9,9 @@ use longspan_attention::{Method, PlanError};
 use longspan_kernels::{PlanTensors, ops};
 use longspan_rope::Length;
 
+use crate::dtype::held;
 use crate::linear::{Linear, Packed};
-use crate::{Checkpoint, HeldType, ModelError, QwenConfig, WeightType};
+use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
 
 /// Rows that go through the feed-forward layer together: its intermediate values are several times as
 /// wide as the residual stream, and holding them for a whole context would dominate memory.
@@ -33,7 +34,8 @@ pub struct Qwen {
 #[derive(Debug)]
 struct Info {
     digest: String,
-    dtype: HeldType,
+    held: &'static str,
+    activations: WeightType,
     device: Device,
     device_kind: String,
 }
@@ -87,8 +89,12 @@ impl Qwen {
         let config = checkpoint.config.clone();
         let types = [DType::F32, dtype.into()];
         longspan_kernels::supported(device, config.head_dim, &types).map_err(|reason| {
-            let dtype = dtype.name();
-            ModelError::Device { dtype, reason }
+            let (what, dtype) = ("weights", dtype.name());
+            ModelError::Device {
+                what,
+                dtype,
+                reason,
+            }
         })?;
         let mut source = Stored {
             checkpoint: &mut checkpoint,
@@ -118,7 +124,8 @@ impl Qwen {
         let lm_head = parameters.next("lm_head.weight")?;
         let info = Info {
             digest: String::new(),
-            dtype: HeldType::new(dtype, config.quantization),
+            held: held(dtype, config.quantization),
+            activations: WeightType::F32,
             device: device.clone(),
             device_kind: longspan_kernels::device_kind(device),
         };
@@ -142,9 +149,31 @@ impl Qwen {
         &self.info.digest
     }
 
-    /// The type in which the matrices of the layers are held.
-    pub fn dtype(&self) -> HeldType {
-        self.info.dtype
+    /// Passes with activations of another type than f32, which a GPU's matrix instructions ask for. Norms, softmax, sums
+    /// and losses stay in f32, and matrices of another type are converted for each product.
+    ///
+    /// # Errors
+    /// A type that the device does not compute in; the CPU computes in f32 alone.
+    pub fn with_activations(mut self, activations: WeightType) -> Result<Self, ModelError> {
+        let d = self.config.head_dim;
+        let supported = longspan_kernels::supported(&self.info.device, d, &[activations.into()]);
+        supported.map_err(|reason| ModelError::Device {
+            what: "activations",
+            dtype: activations.name(),
+            reason,
+        })?;
+        let info = Arc::get_mut(&mut self.info).expect("a model that was just loaded");
+        info.activations = activations;
+        Ok(self)
+    }
+
+    /// The types that a number of this model depends on: that in which the layers hold their matrices, and that of the
+    /// activations if it is not f32.
+    pub fn types(&self) -> String {
+        match self.info.activations {
+            WeightType::F32 => self.info.held.to_owned(),
+            other => format!("{}, activations {}", self.info.held, other.name()),
+        }
     }
 
     /// What runs the passes: `cpu`, or a GPU runtime and its compiler, as `cuda` or `wgpu<wgsl>`.
@@ -208,7 +237,7 @@ impl Qwen {
     ) -> Result<Tensor<2>, ModelError> {
         self.check(ids)?;
         let embedded = self.wte.val().select(0, self.ids(ids));
-        let mut hidden = embedded.cast(DType::F32);
+        let mut hidden = embedded.cast(DType::from(self.info.activations));
         for (layer, block) in self.h.iter().enumerate() {
             hidden = block.forward(hidden, &self.config, |q, k, v| attend(layer, q, k, v));
         }
@@ -238,16 +267,17 @@ impl Qwen {
         let mut model = self.valid();
         model.info = Arc::new(Info {
             digest: self.info.digest.clone(),
-            dtype: self.info.dtype,
+            held: self.info.held,
+            activations: self.info.activations,
             device: self.info.device.clone().inner(),
             device_kind: self.info.device_kind.clone(),
         });
         model
     }
 
-    /// Logits `[n, vocab_size]` of hidden states `[n, hidden_size]`; meant for a few rows.
+    /// Logits `[n, vocab_size]`, f32, of hidden states `[n, hidden_size]`; meant for a few rows.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        ops::linear(hidden, self.lm_head.val())
+        ops::linear(hidden, self.lm_head.val()).cast(DType::F32)
     }
 
     fn ids(&self, ids: &[u32]) -> Tensor<1, Int> {

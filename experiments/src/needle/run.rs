@@ -281,7 +281,7 @@ impl<'a> NeedleRun<'a> {
             tokenizer: self.tokenizer.digest().to_owned(),
             data: self.config.data.path.clone(),
             data_digest: cell.point.digest.clone(),
-            dtype: model.dtype().name().to_owned(),
+            dtype: model.types(),
             device: model.device_kind().to_owned(),
             trained_length: model.config().trained,
             version: env!("CARGO_PKG_VERSION").to_owned(),

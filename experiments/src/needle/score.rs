@@ -170,6 +170,7 @@ pub fn wilson(mean: f64, trials: usize) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
+    use longspan_model::WeightType;
 
     use super::*;
     use crate::open;
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn the_models_own_words_are_right_under_both_scorers() {
         let checkpoint = open::checkpoint("builtin:random").unwrap();
-        let model = open::model(checkpoint, None, &Device::flex()).unwrap();
+        let model = open::model(checkpoint, (None, WeightType::F32), &Device::flex()).unwrap();
         for rope in ["none", "dynamic_ntk"] {
             let text = format!("name = \"m\"\nrope = {{ kind = \"{rope}\" }}\nlogn = true");
             let method: Method = toml::from_str(&text).unwrap();
