@@ -13,14 +13,15 @@ fn a_run_leaves_everything_it_promises() {
     let dir = workspace("lengths = [32, 64, 128]\nmax_tokens = 1024");
     let stdout = succeed(dir.path(), &["run", "run.toml"]);
     let run = dir.path().join("runs/run");
-    for file in ["config.toml", "table.md", "table.csv", "ppl.svg", "ppl.png"] {
+    for file in ["config.toml", "table.md", "table.csv"] {
         assert!(run.join(file).metadata().unwrap().len() > 0, "{file}");
     }
-    assert!(
-        std::fs::read(run.join("ppl.png"))
-            .unwrap()
-            .starts_with(b"\x89PNG")
-    );
+    for (figure, quantity) in [("ppl", "perplexity"), ("time", "milliseconds per token")] {
+        let path = |extension: &str| run.join(figure).with_extension(extension);
+        let svg = std::fs::read_to_string(path("svg")).unwrap();
+        assert!(svg.contains(quantity), "{figure}");
+        assert!(std::fs::read(path("png")).unwrap().starts_with(b"\x89PNG"));
+    }
     assert!(stdout.contains("| windows + sinks |"), "{stdout}");
     let records = records(&run);
     assert_eq!(records.len(), 9);

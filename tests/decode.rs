@@ -316,6 +316,33 @@ fn a_narrow_cache_costs_little() {
     }
 }
 
+/// The same on a GPU as on the CPU, with a window that drops tokens. Two devices may round a value to neighbouring numbers of
+/// 8 bits.
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_cache_on_wgpu_gives_the_losses_of_the_cpu() {
+    let Some(device) = shared::wgpu("decoding on wgpu") else {
+        return;
+    };
+    let (on_cpu, tokenizer) = tiny();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
+    // WebGPU has no bf16.
+    let on_gpu = Qwen::load(&folder, Some(WeightType::F32), &device).unwrap();
+    let ids = article(&tokenizer, 129);
+    let rope = json!({"kind": "dynamic_ntk"});
+    let windows = json!([16, 40, 40, 100, "full", "full"]);
+    let tested = method(json!({"rope": rope, "logn": true, "window": windows, "sinks": 4}));
+    for (cache, limit) in [(CacheType::F32, 2e-3), (CacheType::Int8, 2e-2)] {
+        let options = DecodeOptions {
+            cache,
+            ..options(129)
+        };
+        let [on_gpu, on_cpu] = [&on_gpu, &on_cpu]
+            .map(|model| in_pieces(model, &tested, options, &ids, &[64, 1, 1, 17]));
+        assert_close(&on_gpu, &on_cpu, limit, cache.name());
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let (model, _) = tiny();

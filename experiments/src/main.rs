@@ -64,7 +64,7 @@ enum Command {
     /// Run a config: perplexity and needles of every method at every length
     #[command(after_help = "\
 The run folder gets config.toml, and
-  from [perplexity]  records.jsonl, nll/, table.md, table.csv, ppl.svg and ppl.png
+  from [perplexity]  records.jsonl, nll/, table.md, table.csv, ppl.svg and ppl.png, time.svg and time.png
   from [needle]      needle.jsonl, needle.md, needle.csv, needle.svg and needle.png
 Running again continues: finished cells are not computed again.
 

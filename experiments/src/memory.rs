@@ -1,4 +1,4 @@
-//! Memory: how much there is, and what would not fit.
+//! Memory: how much there is, how much was used, and what would not fit.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+use crate::ALLOCATED;
 use crate::records::write_whole;
 
 /// The limit that was given, or else what the CPU can have now. What a GPU has is not known: its passes are not
@@ -28,6 +29,30 @@ pub fn available() -> ByteSize {
         .cgroup_limits()
         .map_or(machine, |group| group.free_memory);
     ByteSize(machine.min(group))
+}
+
+/// Begins to measure the most memory in use.
+pub fn start_peak(device: &Device) {
+    ALLOCATED.reset_peak_usage();
+    // What a GPU's pools keep for reuse would count.
+    device.memory_cleanup();
+}
+
+/// The most since [`start_peak`], bytes: of the heap, or of the device where that is a GPU, whose pools give nothing back
+/// meanwhile.
+pub fn peak(device: &Device) -> usize {
+    on_device(device).unwrap_or_else(|| ALLOCATED.peak_usage())
+}
+
+/// What is in use now, bytes: of the heap, or of a GPU.
+pub fn in_use(device: &Device) -> usize {
+    on_device(device).unwrap_or_else(|| ALLOCATED.current_usage())
+}
+
+/// What a GPU holds, with what its pools keep for reuse.
+fn on_device(device: &Device) -> Option<usize> {
+    let usage = device.memory_pool_usage()?;
+    Some(usage.bytes_reserved as usize)
 }
 
 /// Cells that were not computed because they would not fit.

@@ -1,4 +1,4 @@
-//! The figures: perplexity against context length (here), needles by length and depth (`heatmap`), and a
+//! The figures: perplexity and time against context length (here), needles by length and depth (`heatmap`), and a
 //! training's losses (`loss`).
 
 mod axes;
@@ -27,7 +27,8 @@ use pens::{Style, style};
 pub struct Curve {
     /// The method's name, for the legend.
     pub name: String,
-    /// (length in tokens, perplexity, standard error of the mean NLL in nats), lengths ascending.
+    /// (length in tokens, value, standard error of its logarithm), lengths ascending. For a perplexity the last is that
+    /// of the mean NLL in nats.
     pub points: Vec<(usize, f64, f64)>,
     /// Whose numbers these are.
     pub kind: CurveKind,
@@ -45,11 +46,13 @@ pub enum CurveKind {
 }
 
 /// All that the figure shows.
-pub struct PplFigure {
+pub struct LengthFigure {
     /// First line above the plot; may be empty.
     pub title: String,
     /// Second line above the plot; may be empty.
     pub subtitle: String,
+    /// What the curves show; title of the vertical axis.
+    pub quantity: &'static str,
     /// Trained length in tokens; 0 is not marked.
     pub trained: usize,
     /// In the legend's order.
@@ -79,17 +82,17 @@ impl Canvas {
 }
 
 /// Whether a point has a place on logarithmic axes.
-fn drawable(&&(length, perplexity, _): &&(usize, f64, f64)) -> bool {
-    length > 0 && perplexity.is_finite() && perplexity > 0.0
+fn drawable(&&(length, value, _): &&(usize, f64, f64)) -> bool {
+    length > 0 && value.is_finite() && value > 0.0
 }
 
 /// Stretches of a curve without gaps.
 type Runs = Vec<Vec<(usize, f64, f64)>>;
 
 /// The ends of a point's error bar.
-fn bar(&(_, perplexity, error): &(usize, f64, f64)) -> (f64, f64) {
+fn bar(&(_, value, error): &(usize, f64, f64)) -> (f64, f64) {
     let error = if error > 0.0 { error.min(2.0) } else { 0.0 };
-    (perplexity * (-error).exp(), perplexity * error.exp())
+    (value * (-error).exp(), value * error.exp())
 }
 
 fn is_published(curve: &&Curve) -> bool {
@@ -121,7 +124,7 @@ fn runs(curve: &Curve, lengths: &[usize]) -> Runs {
 }
 
 /// Draws the whole figure, given its lengths (at least one).
-fn paint(figure: &PplFigure, lengths: &[usize]) -> Result<Canvas> {
+fn paint(figure: &LengthFigure, lengths: &[usize]) -> Result<Canvas> {
     let names = figure.curves.iter().map(|curve| curve.name.as_str());
     let legend = Legend::new(&Canvas::new()?, names.collect());
     // What a tall legend takes is added to the page.
@@ -199,7 +202,7 @@ fn paint(figure: &PplFigure, lengths: &[usize]) -> Result<Canvas> {
             rank: u8::from(length != lengths[0] && !length.is_power_of_two()),
         })
         .collect();
-    plot.paint(canvas, &x_ticks, &ticks, "perplexity");
+    plot.paint(canvas, &x_ticks, &ticks, figure.quantity);
     plot.paint_x_title(canvas, "context length (tokens)");
     if figure.trained > 0 {
         let mut label = format!("trained length {}", length_label(figure.trained));
@@ -219,7 +222,7 @@ fn paint(figure: &PplFigure, lengths: &[usize]) -> Result<Canvas> {
 }
 
 /// Draws the published curves, then all others over them.
-fn paint_curves(canvas: &mut Canvas, plot: &Plot, figure: &PplFigure, styles: &[Style]) {
+fn paint_curves(canvas: &mut Canvas, plot: &Plot, figure: &LengthFigure, styles: &[Style]) {
     let curves = || figure.curves.iter().zip(styles);
     let behind = curves().filter(|curve| is_published(&curve.0));
     let behind =
@@ -262,12 +265,13 @@ fn paint_runs(canvas: &mut Canvas, plot: &Plot, curves: &[(Runs, &Style)]) -> bo
 }
 
 /// Writes `svg` and `png`.
-pub fn draw(figure: &PplFigure, svg: &Path, png: &Path) -> Result<()> {
+pub fn draw(figure: &LengthFigure, svg: &Path, png: &Path) -> Result<()> {
     let points = || figure.curves.iter().flat_map(|curve| &curve.points);
-    let title = &figure.title;
     ensure!(
         points().any(|point| drawable(&point)),
-        "no finite perplexity to draw in {title:?}"
+        "no finite {} to draw in {:?}",
+        figure.quantity,
+        figure.title
     );
     let lengths = lengths(figure.curves.iter());
     let canvas = paint(figure, &lengths)?;
@@ -310,9 +314,10 @@ mod tests {
             kind: CurveKind::Method,
         };
         let (title, subtitle) = (String::new(), String::new());
-        let figure = PplFigure {
+        let figure = LengthFigure {
             title,
             subtitle,
+            quantity: "perplexity",
             trained: 8,
             curves: vec![curve],
         };
@@ -340,9 +345,10 @@ mod tests {
                 },
             });
             let (title, subtitle, curves) = (name.clone(), "\n".into(), curves.collect());
-            let figure = PplFigure {
+            let figure = LengthFigure {
                 title,
                 subtitle,
+                quantity: "perplexity",
                 trained,
                 curves,
             };

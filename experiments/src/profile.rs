@@ -12,7 +12,7 @@ use longspan_model::{
 };
 
 use crate::device::DeviceName;
-use crate::{ALLOCATED, config, generate, open, random};
+use crate::{config, generate, memory, open, random};
 
 /// Options of `profile`.
 #[derive(clap::Args)]
@@ -88,7 +88,7 @@ const PUBLISHED: [(&str, [f64; 2], [f64; 2]); 4] = [
 struct Measured {
     tokens: usize,
     seconds: f64,
-    /// Largest number of bytes allocated meanwhile, weights included.
+    /// Most bytes in use meanwhile, of the heap or of a GPU, weights included.
     peak: usize,
 }
 
@@ -118,7 +118,8 @@ pub fn profile(args: &Args) -> Result<()> {
     let checkpoint = open::checkpoint(&path)?;
     let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
     drop(folder);
-    let weights = ALLOCATED.current_usage();
+    device.memory_cleanup();
+    let weights = memory::in_use(&device);
 
     let passes = (args.prefill.len() + args.tokens.len()) as u64;
     let bar = ProgressBar::new(passes)
@@ -149,9 +150,6 @@ pub fn profile(args: &Args) -> Result<()> {
         model.device_kind(),
         ByteSize(weights as u64)
     );
-    if model.device_kind() != "cpu" {
-        text += "- memory is the host's; what the device holds is not counted\n";
-    }
     text += "\nReading a prompt and choosing the next token:\n\n";
     text += "| tokens | tokens/s | peak memory |\n| ---: | ---: | ---: |\n";
     rows(&mut text, &read)?;
@@ -204,7 +202,8 @@ fn ids(n: usize) -> Vec<u32> {
 }
 
 fn reading(model: &Qwen, method: &Method, cache: CacheType, n: usize) -> Result<Measured> {
-    ALLOCATED.reset_peak_usage();
+    let device = model.device();
+    memory::start_peak(&device);
     let start = Instant::now();
     let mut decoder = decoder(model, method, cache, n)?;
     let hidden = decoder.prompt(&ids(n))?;
@@ -212,7 +211,7 @@ fn reading(model: &Qwen, method: &Method, cache: CacheType, n: usize) -> Result<
     Ok(Measured {
         tokens: n,
         seconds: start.elapsed().as_secs_f64(),
-        peak: ALLOCATED.peak_usage(),
+        peak: memory::peak(&device),
     })
 }
 
@@ -223,7 +222,8 @@ fn generating(
     n: usize,
     bar: &ProgressBar,
 ) -> Result<Measured> {
-    ALLOCATED.reset_peak_usage();
+    let device = model.device();
+    memory::start_peak(&device);
     let mut decoder = decoder(model, method, cache, n)?;
     let start = Instant::now();
     for (i, id) in ids(n).into_iter().enumerate() {
@@ -240,6 +240,6 @@ fn generating(
     Ok(Measured {
         tokens: n,
         seconds: start.elapsed().as_secs_f64(),
-        peak: ALLOCATED.peak_usage(),
+        peak: memory::peak(&device),
     })
 }

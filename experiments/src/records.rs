@@ -74,7 +74,7 @@ pub struct Record {
     pub seconds: f64,
     /// Tokens fed by the pass per second.
     pub tokens_per_second: f64,
-    /// Largest heap during the pass, weights included, bytes.
+    /// Most memory in use during the pass, weights included, bytes: of the heap, or of a GPU.
     pub peak_bytes: usize,
 }
 

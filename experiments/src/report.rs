@@ -11,7 +11,7 @@ use crate::config::RunConfig;
 use crate::floor;
 use crate::memory::{self, Refused};
 use crate::needle::{self, NeedleRecord};
-use crate::plot::{self, Curve, CurveKind, PplFigure};
+use crate::plot::{self, Curve, CurveKind, LengthFigure};
 use crate::protocol::SeOver;
 use crate::published;
 use crate::records::{self, Record, write_whole};
@@ -110,11 +110,12 @@ fn write_perplexity(
     write_whole(&dir.join("table.md"), text.as_bytes())?;
     write_csv(&dir.join("table.csv"), &tables)?;
     for (i, table) in tables.iter().enumerate() {
-        let stem = match i {
-            0 => "ppl".to_owned(),
-            _ => format!("ppl-{}", table.protocol.name()),
+        let of = match i {
+            0 => String::new(),
+            _ => format!("-{}", table.protocol.name()),
         };
-        draw(dir, &stem, table, newest)?;
+        draw(dir, &format!("ppl{of}"), table, newest)?;
+        draw_time(dir, &format!("time{of}"), table, newest)?;
     }
     Ok(text)
 }
@@ -142,27 +143,11 @@ pub fn head(
     text
 }
 
+/// The perplexities of a table.
 fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
-    let point = |record: &Record| {
-        Some((
-            record.length,
-            record.perplexity?,
-            record.nll_se.unwrap_or(0.0),
-        ))
-    };
-    let mut curves: Vec<Curve> = table
-        .methods
-        .iter()
-        .map(|&method| {
-            let lengths = table.lengths.iter();
-            let found = lengths.filter_map(|&length| table.record(method, length));
-            Curve {
-                name: method.to_owned(),
-                points: found.filter_map(point).collect(),
-                kind: CurveKind::Method,
-            }
-        })
-        .collect();
+    let mut curves = curves(table, |record| {
+        Some((record.perplexity?, record.nll_se.unwrap_or(0.0)))
+    });
     curves.extend(table.published.iter().map(|published| {
         let method = published.method.as_deref();
         Curve {
@@ -193,7 +178,44 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
         ));
         return Ok(());
     }
-    let figure = PplFigure {
+    draw_curves(dir, stem, table, newest, "perplexity", curves)
+}
+
+/// What a table's passes took, if a method has passes of several lengths. A length that a longer pass served has no
+/// time of its own.
+fn draw_time(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
+    let curves = curves(table, |record| {
+        let own = record.pass_length == record.length;
+        own.then(|| (1e3 / record.tokens_per_second, 0.0))
+    });
+    if curves.iter().all(|curve| curve.points.len() < 2) {
+        return Ok(());
+    }
+    draw_curves(dir, stem, table, newest, "milliseconds per token", curves)
+}
+
+/// A curve for each method of a table, of the value and the standard error of its logarithm that records have.
+fn curves(table: &Table, value: impl Fn(&Record) -> Option<(f64, f64)>) -> Vec<Curve> {
+    let curve = |&method: &&str| Curve {
+        name: method.to_owned(),
+        points: (table.lengths.iter())
+            .filter_map(|&length| table.record(method, length))
+            .filter_map(|record| value(record).map(|(value, error)| (record.length, value, error)))
+            .collect(),
+        kind: CurveKind::Method,
+    };
+    table.methods.iter().map(curve).collect()
+}
+
+fn draw_curves(
+    dir: &Path,
+    stem: &str,
+    table: &Table,
+    newest: &Record,
+    quantity: &'static str,
+    curves: Vec<Curve>,
+) -> Result<()> {
+    let figure = LengthFigure {
         title: format!(
             "{} on {}",
             file_name(&newest.model),
@@ -204,6 +226,7 @@ fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
             table.protocol.name(),
             newest.dtype
         ),
+        quantity,
         trained: newest.trained_length,
         curves,
     };

@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
 use longspan_model::{Checkpoint, Qwen, QwenConfig};
 
-use crate::ALLOCATED;
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
 use crate::device::DeviceName;
@@ -278,7 +277,8 @@ impl<'a> PerplexityRun<'a> {
 
     /// Feeds the windows of a pass.
     fn execute(&self, model: &Qwen, pass: &Pass, bar: &ProgressBar) -> Result<PassLosses> {
-        ALLOCATED.reset_peak_usage();
+        let device = model.device();
+        memory::start_peak(&device);
         let start = Instant::now();
         let method = &self.config.methods[pass.method];
         let plan = model.plan(method, cells::lengths_of(self.perplexity, pass.length))?;
@@ -290,7 +290,7 @@ impl<'a> PerplexityRun<'a> {
         Ok(PassLosses {
             nll,
             seconds: start.elapsed().as_secs_f64(),
-            peak_bytes: ALLOCATED.peak_usage(),
+            peak_bytes: memory::peak(&device),
         })
     }
 

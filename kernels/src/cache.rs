@@ -11,7 +11,7 @@ use longspan_attention::{Band, LayerPlan};
 use longspan_rope::Spectrum;
 
 use crate::plan::{TableSpec, key_ranges};
-use crate::{KernelError, device_kind, ops, supported};
+use crate::{KernelError, ops, supported};
 
 /// The type in which a cache holds keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +54,8 @@ impl CacheType {
             CacheType::F32 => DType::F32,
             CacheType::Bf16 => DType::BF16,
             CacheType::F16 => DType::F16,
-            CacheType::Int8 if device_kind(device) == "cpu" => return Ok(()),
-            // There is no kernel for it.
-            CacheType::Int8 => {
-                return Err(KernelError::Type {
-                    kernel: "rotary_attention_8bit",
-                    dtype: DType::U8,
-                    runtime: "GPU",
-                });
-            }
+            CacheType::Int8 if d.is_multiple_of(4) => DType::F32,
+            CacheType::Int8 => return Err(KernelError::Words { d }),
         };
         supported(device, d, &[DType::F32, dtype])
     }
@@ -90,7 +83,7 @@ impl std::str::FromStr for CacheType {
 #[allow(clippy::large_enum_variant)] // two for each layer
 enum Held {
     Float(Tensor<4>),
-    /// Whole numbers, and `[1, h, capacity, 2]`.
+    /// Words of four numbers `[1, h, capacity, d/4]`, and slopes and offsets `[1, h, capacity, 2]`.
     Bits8(Tensor<4, Int>, Tensor<4>),
 }
 
@@ -263,9 +256,9 @@ impl Held {
             CacheType::Bf16 => floats(DType::BF16),
             CacheType::F16 => floats(DType::F16),
             CacheType::Int8 => {
-                let [b, h, capacity, _] = shape;
+                let [b, h, capacity, d] = shape;
                 Held::Bits8(
-                    Tensor::zeros(shape, (device, DType::U8)),
+                    Tensor::zeros([b, h, capacity, d / 4], (device, DType::I32)),
                     Tensor::zeros([b, h, capacity, 2], (device, DType::F32)),
                 )
             }
@@ -279,10 +272,10 @@ impl Held {
                 assign(held, slots, x.cast(dtype));
             }
             Held::Bits8(held, lines) => {
-                let (values, line) = to_8bit(x);
-                let [_, h, _, d] = held.dims();
-                let ranges = [0..1, 0..h, slots.clone(), 0..d];
-                *held = take_int(held).slice_assign(ranges, values);
+                let (words, line) = to_8bit(x);
+                let [_, h, _, width] = held.dims();
+                let ranges = [0..1, 0..h, slots.clone(), 0..width];
+                *held = take_int(held).slice_assign(ranges, words);
                 assign(lines, slots, line);
             }
         }
@@ -298,8 +291,8 @@ impl Held {
             }
             Held::Bits8(held, lines) => {
                 let stay = held.clone().narrow(2, from.start, from.len());
-                let [_, h, _, d] = held.dims();
-                *held = take_int(held).slice_assign([0..1, 0..h, slots.clone(), 0..d], stay);
+                let [_, h, _, width] = held.dims();
+                *held = take_int(held).slice_assign([0..1, 0..h, slots.clone(), 0..width], stay);
                 let stay = lines.clone().narrow(2, from.start, from.len());
                 assign(lines, slots, stay);
             }
@@ -320,14 +313,23 @@ fn take_int(held: &mut Tensor<4, Int>) -> Tensor<4, Int> {
     std::mem::replace(held, empty)
 }
 
-/// Each row of `d` as whole numbers from 0 to 255 between its smallest and its largest value, with slope and offset.
+/// Each row of `d` as whole numbers from 0 to 255 between its smallest and its largest value, four in a word, with slope
+/// and offset.
 fn to_8bit(x: Tensor<4>) -> (Tensor<4, Int>, Tensor<4>) {
     let (least, most) = (x.clone().min_dim(3), x.clone().max_dim(3));
     // A row of one value has slope zero; the smallest number keeps its quotient finite.
     let slope = (most - least.clone()) / 255.0;
     let steps = (x - least.clone()) / slope.clone().clamp_min(f32::MIN_POSITIVE);
-    let values = steps.round().clamp(0.0, 255.0).int().cast(DType::U8);
-    (values, Tensor::cat(vec![slope, least], 3))
+    let values = steps.round().clamp(0.0, 255.0).int().cast(DType::I32);
+    let [b, h, n, d] = values.dims();
+    let values = values.reshape([b, h, n, d / 4, 4]);
+    let byte = |j: usize| {
+        let byte = values.clone().narrow(4, j, 1);
+        byte.bitwise_left_shift_scalar(8 * j as i32)
+    };
+    let words = (1..4).fold(byte(0), |words, j| words.bitwise_or(byte(j)));
+    let words = words.reshape([b, h, n, d / 4]);
+    (words, Tensor::cat(vec![slope, least], 3))
 }
 
 /// Rotary tables of keys, kept from pass to pass: they grow with the sequence.

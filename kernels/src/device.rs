@@ -31,6 +31,11 @@ pub enum KernelError {
         /// What was given.
         types: [DType; 2],
     },
+    /// A row of 8-bit numbers does not fill whole words.
+    Words {
+        /// Head size.
+        d: usize,
+    },
     /// Not even the smallest tile fits.
     SharedMemory {
         /// Bytes of the smallest tile.
@@ -72,6 +77,9 @@ impl std::fmt::Display for KernelError {
                     "{kernel}: types {:?} and {:?} differ",
                     types[0], types[1]
                 )
+            }
+            KernelError::Words { d } => {
+                write!(f, "a cache of 8 bits: head size {d} is no multiple of 4")
             }
             KernelError::SharedMemory { needed, available } => write!(
                 f,

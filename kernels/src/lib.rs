@@ -79,8 +79,9 @@ pub trait Ops: Backend {
         <Self as Ops>::attention(q, Self::rotary(k, k_cos, k_sin), v, keys)
     }
 
-    /// [`rotary_attention`](Ops::rotary_attention) over keys and values of 8 bits: whole numbers from 0 to 255, and for each
-    /// row a slope and an offset, `k_line` and `v_line` `[b, h, m, 2]`. No gradients.
+    /// [`rotary_attention`](Ops::rotary_attention) over keys and values of 8 bits: whole numbers from 0 to 255, as i32
+    /// `[b, h, m, d/4]`, four in a word, the first in the lowest bits; and for each row a slope and an offset, `k_line` and
+    /// `v_line` `[b, h, m, 2]`. No gradients.
     #[allow(clippy::too_many_arguments)]
     fn rotary_attention_8bit(
         q: FloatTensor<Self>,

@@ -63,8 +63,8 @@ pub fn rotary_attention(
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-/// [`Ops::rotary_attention_8bit`]: as [`rotary_attention`], each of `k` and `v` as whole numbers with the lines
-/// `[b, h, m, 2]` of their rows.
+/// [`Ops::rotary_attention_8bit`]: as [`rotary_attention`], each of `k` and `v` as words `[b, h, m, d/4]` of four numbers
+/// with the lines `[b, h, m, 2]` of their rows.
 pub fn rotary_attention_8bit(
     q: Tensor<4>,
     q_table: (Tensor<2>, Tensor<2>),
@@ -73,7 +73,9 @@ pub fn rotary_attention_8bit(
     (v, v_line): (Tensor<4, Int>, Tensor<4>),
     keys: Tensor<2, Int>,
 ) -> (Tensor<4>, Tensor<3>) {
-    check_attention(q.dims(), &q_table, [k.dims(), v.dims()], &k_table, &keys);
+    let values = |[b, h, m, width]: [usize; 4]| [b, h, m, 4 * width];
+    let held = [values(k.dims()), values(v.dims())];
+    check_attention(q.dims(), &q_table, held, &k_table, &keys);
     let [b, h, m, _] = k.dims();
     assert_eq!(k_line.dims(), [b, h, m, 2], "rotary_attention: lines of k");
     assert_eq!(v_line.dims(), [b, h, m, 2], "rotary_attention: lines of v");

@@ -95,8 +95,11 @@ pub fn rotary_attention<B: Backend>(
     attention::<B>(q, k, f32::<B>(v), keys)
 }
 
-/// `[b, h, m, d]` of `slope * q + offset`: whole numbers `q` `[b, h, m, d]`, `line` `[b, h, m, 2]`.
-pub fn from_8bit<B: Backend>(q: IntTensor<B>, line: FloatTensor<B>) -> FloatTensor<B> {
+/// `[b, h, m, d]` of `slope * q + offset`: words of four numbers `q` `[b, h, m, d/4]`, `line` `[b, h, m, 2]`.
+pub fn from_8bit<B: Backend>(words: IntTensor<B>, line: FloatTensor<B>) -> FloatTensor<B> {
+    let [b, h, m, width] = words.shape().dims::<4>();
+    let rows = B::int_reshape(words, Shape::new([b * h * m, width]));
+    let q = B::int_reshape(unpack::<B>(rows, 8), Shape::new([b, h, m, 4 * width]));
     let q = B::int_into_float(q, FloatDType::F32);
     let slope = narrow::<B>(line.clone(), 3, 0..1);
     B::float_add(B::float_mul(q, slope), narrow::<B>(line, 3, 1..2))

@@ -14,7 +14,7 @@ mod problems;
 use std::sync::Arc;
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use device::{Pair, check, device, in_every_type, ints, read, read_flex, swapped, values, wide};
 use longspan_attention::{Band, LayerPlan, oracle};
 use longspan_kernels::{KernelError, PackedWeight, PlanTensors, ops, reference, supported};
@@ -141,66 +141,111 @@ fn check_attention(p: problems::Attention, device: &Device, dtype: DType) {
     );
 }
 
-/// Queries and keys turned by tables of their own, and attention over them: against the twin in the same type, and in f32.
+/// Queries, keys and heads' sizes.
+const ROTARY_ATTENTION: [(usize, usize, usize); 4] =
+    [(1, 1, 16), (17, 129, 32), (129, 129, 64), (1, 1000, 128)];
+
+/// Queries and keys turned by tables of their own, and attention over them.
 #[test]
 fn rotary_attention() {
-    let sizes = [
-        (1usize, 1usize, 16usize),
-        (17, 129, 32),
-        (129, 129, 64),
-        (1, 1000, 128),
-    ];
-    in_every_type("rotary_attention", sizes.len(), |device, dtype| {
-        for (n, m, d) in sizes {
-            let h = 2;
-            // As the model passes them: of one buffer [n, h, d] of each.
-            let strided = |seed, len: usize, dtype| {
-                let x = values(seed, len * h * d, 1.0, dtype);
-                let pair = |held| Pair::new(&x, [1, len, h, d], device, held);
-                [pair(dtype), pair(DType::F32)].map(|x| x.map(|x| x.swap_dims(1, 2)))
-            };
-            let (q, k, v) = (
-                strided(20, n, dtype),
-                strided(21, m, dtype),
-                strided(22, m, dtype),
-            );
-            let table = |seed, len: usize| {
-                Pair::new(
-                    &random(seed, len * d / 2, 1.0),
-                    [len, d / 2],
+    in_every_type(
+        "rotary_attention",
+        ROTARY_ATTENTION.len(),
+        |device, dtype| {
+            for sizes @ (_, m, d) in ROTARY_ATTENTION {
+                // As the model passes them: of one buffer [m, h, d] of each.
+                let strided = |seed| {
+                    let x = values(seed, m * HEADS * d, 1.0, dtype);
+                    let pair = |held| Pair::new(&x, [1, m, HEADS, d], device, held);
+                    [pair(dtype), pair(DType::F32)].map(|x| x.map(|x| x.swap_dims(1, 2)))
+                };
+                let (k, v) = (strided(21), strided(22));
+                let held = [k[0].fast.clone(), v[0].fast.clone()];
+                check_rotary_attention(
+                    sizes,
                     device,
-                    DType::F32,
-                )
+                    dtype,
+                    [k, v],
+                    |q, q_table, k_table, keys| {
+                        let [k, v] = held;
+                        ops::rotary_attention(q, q_table, k, k_table, v, keys)
+                    },
+                );
+            }
+        },
+    );
+}
+
+/// The same over a cache of 8 bits, against the values that it stands for.
+#[test]
+fn rotary_attention_8bit() {
+    let checks = ROTARY_ATTENTION.len();
+    in_every_type("rotary_attention_8bit", checks, |device, dtype| {
+        for sizes @ (_, m, d) in ROTARY_ATTENTION {
+            let cached = |seed| {
+                let (words, lines, values) = host::cached_8bit(seed, [HEADS, m, d]);
+                let pair = |held| Pair::new(&values, [1, HEADS, m, d], device, held);
+                let held = (words.to_device(device), lines.to_device(device));
+                (held, [pair(dtype), pair(DType::F32)])
             };
-            let [q_cos, q_sin] = [23, 24].map(|seed| table(seed, n));
-            let [k_cos, k_sin] = [25, 26].map(|seed| table(seed, m));
-            let ranges: Vec<i32> = (0..n).flat_map(|i| [0, (m - n + i + 1) as i32]).collect();
-            let [plain, exact] = [0, 1].map(|i| {
-                let keys = ints(&ranges, [n, 2], &Device::flex());
-                reference::rotary_attention::<Flex>(
-                    q[i].flex(),
-                    (q_cos.flex(), q_sin.flex()),
-                    k[i].flex(),
-                    (k_cos.flex(), k_sin.flex()),
-                    v[i].flex(),
-                    keys.try_into_primitive::<Flex>().unwrap(),
-                )
+            let ((k, k_values), (v, v_values)) = (cached(21), cached(23));
+            let values = [k_values, v_values];
+            check_rotary_attention(sizes, device, dtype, values, |q, q_table, k_table, keys| {
+                ops::rotary_attention_8bit(q, q_table, k, k_table, v, keys)
             });
-            let [q, k, v] = [q, k, v].map(|[x, _]| x.fast);
-            let keys = ints(&ranges, [n, 2], device);
-            let (q_table, k_table) = ((q_cos.fast, q_sin.fast), (k_cos.fast, k_sin.fast));
-            let (output, lse) = ops::rotary_attention(q, q_table, k, k_table, v, keys);
-            let what = format!("n {n} m {m} d {d}");
-            let exact_output = wide(&read_flex::<4>(exact.0));
-            let (output, plain_output) = (read(output), read_flex::<4>(plain.0));
-            check(&what, dtype, &output, &plain_output, &exact_output, 1e-6);
-            // Keys are rounded once more where they are turned, in the type of the queries.
-            let exact_lse = wide(&read_flex::<3>(exact.1));
-            let (lse, plain_lse) = (read(lse), read_flex::<3>(plain.1));
-            check(&what, dtype, &lse, &plain_lse, &exact_lse, 1e-5);
         }
     });
 }
+
+const HEADS: usize = 2;
+
+/// Against the twin in the same type, and in f32, given keys and values in both.
+fn check_rotary_attention(
+    (n, m, d): (usize, usize, usize),
+    device: &Device,
+    dtype: DType,
+    [k, v]: [[Pair<4>; 2]; 2],
+    attend: impl FnOnce(Tensor<4>, Table, Table, Tensor<2, Int>) -> (Tensor<4>, Tensor<3>),
+) {
+    let x = values(20, n * HEADS * d, 1.0, dtype);
+    let q = [dtype, DType::F32].map(|held| {
+        let q = Pair::new(&x, [1, n, HEADS, d], device, held);
+        q.map(|q| q.swap_dims(1, 2))
+    });
+    let table = |seed, len: usize| {
+        let values = random(seed, len * d / 2, 1.0);
+        Pair::new(&values, [len, d / 2], device, DType::F32)
+    };
+    let [q_cos, q_sin] = [25, 26].map(|seed| table(seed, n));
+    let [k_cos, k_sin] = [27, 28].map(|seed| table(seed, m));
+    let ranges: Vec<i32> = (0..n).flat_map(|i| [0, (m - n + i + 1) as i32]).collect();
+    let [plain, exact] = [0, 1].map(|i| {
+        let keys = ints(&ranges, [n, 2], &Device::flex());
+        reference::rotary_attention::<Flex>(
+            q[i].flex(),
+            (q_cos.flex(), q_sin.flex()),
+            k[i].flex(),
+            (k_cos.flex(), k_sin.flex()),
+            v[i].flex(),
+            keys.try_into_primitive::<Flex>().unwrap(),
+        )
+    });
+    let [q, _] = q.map(|q| q.fast);
+    let (q_table, k_table) = ((q_cos.fast, q_sin.fast), (k_cos.fast, k_sin.fast));
+    let (output, lse) = attend(q, q_table, k_table, ints(&ranges, [n, 2], device));
+    let what = format!("n {n} m {m} d {d}");
+    // The twin turns keys in f32; here they are rounded once more, which a logit of this size shows.
+    let logit = (d as f64).sqrt() / 4.0;
+    let slack = 1e-6 + logit * dtype.finfo().unwrap().epsilon / 2.0;
+    let exact_output = wide(&read_flex::<4>(exact.0));
+    let (output, plain_output) = (read(output), read_flex::<4>(plain.0));
+    check(&what, dtype, &output, &plain_output, &exact_output, slack);
+    let exact_lse = wide(&read_flex::<3>(exact.1));
+    let (lse, plain_lse) = (read(lse), read_flex::<3>(plain.1));
+    check(&what, dtype, &lse, &plain_lse, &exact_lse, slack);
+}
+
+type Table = (Tensor<2>, Tensor<2>);
 
 #[test]
 fn merge() {

@@ -3,14 +3,12 @@
 mod host;
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Tensor};
 use host::{
-    assert_close, flex, flex_int, ints, packed_product, packed_weight, primitive_values, random,
-    tensor, values, windows,
+    assert_close, cached_8bit, flex, flex_int, ints, packed_product, packed_weight,
+    primitive_values, random, tensor, values, windows,
 };
 use longspan_kernels::{ops, reference};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 #[test]
 fn rotary_equals_its_twin_on_strided_input() {
@@ -267,40 +265,29 @@ fn rotary_attention_equals_its_twin() {
     }
 }
 
-/// Keys and values of 8 bits: their numbers times slope plus offset, which the other form is given as f32.
+/// Keys and values of 8 bits, against those they stand for.
 #[test]
 fn rotary_attention_over_8_bits_equals_that_over_their_values() {
     for (n, m) in [(1, 300), (4, 17), (40, 129)] {
         let (h, d) = (2, 32);
-        let mut rng = StdRng::seed_from_u64(41);
-        let mut whole = || {
-            let numbers: Vec<i32> = (0..h * m * d).map(|_| rng.random_range(0..256)).collect();
-            ints(numbers, [1, h, m, d])
-        };
-        let (k, v) = (whole(), whole());
-        let line = |seed| tensor(random(seed, h * m * 2, 0.01), [1, h, m, 2]);
-        let (k_line, v_line) = (line(42), line(43));
-        let floats = |x: &Tensor<4, Int>, line: &Tensor<4>| {
-            let [slope, offset] = [0, 1].map(|i| line.clone().narrow(3, i, 1));
-            x.clone().float() * slope + offset
-        };
-        let q = tensor(random(44, h * n * d, 1.0), [1, h, n, d]);
+        let (k, k_line, k_values) = cached_8bit(41, [h, m, d]);
+        let (v, v_line, v_values) = cached_8bit(43, [h, m, d]);
+        let q = tensor(random(45, h * n * d, 1.0), [1, h, n, d]);
         let table = |seed, rows| {
             let table = |seed| tensor(random(seed, rows * d / 2, 1.0), [rows, d / 2]);
             (table(seed), table(seed + 1))
         };
-        let (q_table, k_table) = (table(45, n), table(47, m));
+        let (q_table, k_table) = (table(46, n), table(48, m));
         let keys = ints(windows(n, m, m), [n, 2]);
         let (expected, expected_lse) = ops::rotary_attention(
             q.clone(),
             q_table.clone(),
-            floats(&k, &k_line),
+            tensor(k_values, [1, h, m, d]),
             k_table.clone(),
-            floats(&v, &v_line),
+            tensor(v_values, [1, h, m, d]),
             keys.clone(),
         );
-        let bytes = |x: Tensor<4, Int>| x.cast(DType::U8);
-        let (k, v) = ((bytes(k), k_line), (bytes(v), v_line));
+        let (k, v) = ((k, k_line), (v, v_line));
         let (output, lse) = ops::rotary_attention_8bit(q, q_table, k, k_table, v, keys);
         let what = format!("n {n} m {m}");
         assert_close(&what, &values(output), &values(expected), 4.0);

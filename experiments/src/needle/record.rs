@@ -57,7 +57,7 @@ pub struct NeedleRecord {
     pub seconds: f64,
     /// Tokens fed by them per second.
     pub tokens_per_second: f64,
-    /// Largest heap during them, weights included, bytes.
+    /// Most memory in use during them, weights included, bytes: of the heap, or of a GPU.
     pub peak_bytes: usize,
 }
 

@@ -15,11 +15,10 @@ use super::cells::{GridPoint, Prompts, SPARE};
 use super::config::{NeedleConfig, Scorer};
 use super::record::{NeedleRecord, Trial};
 use super::score::{self, Laid};
-use crate::ALLOCATED;
 use crate::cells;
 use crate::config::RunConfig;
 use crate::log::Log;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::plan::Planned;
 use crate::run::SHIFT;
 
@@ -215,7 +214,8 @@ impl<'a> NeedleRun<'a> {
         cell: &Cell,
         prompts: &[(Needle, Prompt)],
     ) -> Result<NeedleRecord> {
-        ALLOCATED.reset_peak_usage();
+        let device = model.device();
+        memory::start_peak(&device);
         let (start, before) = (Instant::now(), laid.fed);
         let text = |ids: &[u32]| score::text_of(&self.tokenizer, ids.iter().copied());
         let found = |needle: &Needle, ids: &[u32]| score::values_found(&needle.values, &text(ids));
@@ -287,7 +287,7 @@ impl<'a> NeedleRun<'a> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seconds,
             tokens_per_second: (laid.fed - before) as f64 / seconds,
-            peak_bytes: ALLOCATED.peak_usage(),
+            peak_bytes: memory::peak(&device),
             trials,
         })
     }

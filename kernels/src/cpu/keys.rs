@@ -20,8 +20,9 @@ pub enum Rows<'a> {
     F32(Strided<'a>),
     Bf16(Strided<'a, bf16>),
     F16(Strided<'a, f16>),
-    /// Whole numbers `q`, and `[b, h, m, 2]` with the slope and the offset of each row: `slope * q + offset`.
-    Bits8(Strided<'a, u8>, Strided<'a>),
+    /// Words of four whole numbers `q` `[b, h, m, d/4]`, and `[b, h, m, 2]` with the slope and the offset of each row:
+    /// `slope * q + offset`.
+    Bits8(Strided<'a, i32>, Strided<'a>),
 }
 
 impl Held<'_> {

@@ -296,10 +296,11 @@ vectorised! {
         }
     }
 
-    /// `slope * q + offset`.
-    fn from_8bit<'a>(values: &'a [u8], slope: f32, offset: f32, out: &'a mut [f32]) -> () {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = f32::from(*value).mul_add(slope, offset);
+    /// `slope * q + offset` of numbers of 8 bits, four in a word.
+    fn from_8bit<'a>(words: &'a [i32], slope: f32, offset: f32, out: &'a mut [f32]) -> () {
+        unpack::<8, 4>(words, out);
+        for x in out.iter_mut() {
+            *x = x.mul_add(slope, offset);
         }
     }
 

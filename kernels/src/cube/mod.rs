@@ -1,9 +1,8 @@
 //! The ops on GPUs, written once in cubecl for CUDA, ROCm, Metal, and by wgpu for Vulkan and WebGPU.
 //!
 //! One file a family of kernels: the `#[cube]` kernel, and the launcher that checks, allocates and
-//! launches. `linear` is burn's own matrix product and has none; `rotary_attention_8bit` has none yet and is its slow
-//! twin. A launcher that cannot do what it is asked for returns a [`KernelError`],
-//! never a slower path; inside [`Ops`], which has no errors, that is a panic, and
+//! launches. `linear` is burn's own matrix product and has none. A launcher that cannot do what it is asked for returns a
+//! [`KernelError`], never a slower path; inside [`Ops`], which has no errors, that is a panic, and
 //! [`supported`](crate::supported) tells beforehand. Backward passes are the slow twins.
 //!
 //! Words, for those who know CUDA: a *unit* is a thread, a *cube* a thread block, a *plane* a warp;
@@ -13,6 +12,7 @@
 //! which is on its first launch.
 
 pub mod attention;
+pub mod bits8;
 pub mod loss;
 pub mod merge;
 pub mod packed;
@@ -65,6 +65,23 @@ impl Ops for CubeBackend {
         let v = reference::like::<Self>(v, q.dtype);
         let (q, k) = done(rotary::rotary_pair(q, (q_cos, q_sin), k, (k_cos, k_sin)));
         done(attention::attention(q, k, v, keys))
+    }
+
+    fn rotary_attention_8bit(
+        q: CubeTensor,
+        q_cos: CubeTensor,
+        q_sin: CubeTensor,
+        k: CubeTensor,
+        k_line: CubeTensor,
+        k_cos: CubeTensor,
+        k_sin: CubeTensor,
+        v: CubeTensor,
+        v_line: CubeTensor,
+        keys: CubeTensor,
+    ) -> (CubeTensor, CubeTensor) {
+        let k = done(bits8::from_8bit(k, k_line, q.dtype));
+        let v = done(bits8::from_8bit(v, v_line, q.dtype));
+        Self::rotary_attention(q, q_cos, q_sin, k, k_cos, k_sin, v, keys)
     }
 
     fn merge(

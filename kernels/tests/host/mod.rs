@@ -129,3 +129,21 @@ pub fn packed_product(x: &[f32], weight: &PackedWeight) -> Vec<f64> {
     });
     products.collect()
 }
+
+/// Keys or values `[1, h, m, d]` of a cache of 8 bits: random words and lines, and the values they stand for.
+pub fn cached_8bit(seed: u64, [h, m, d]: [usize; 3]) -> (Tensor<4, Int>, Tensor<4>, Vec<f32>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let words: Vec<i32> = (0..h * m * d / 4).map(|_| rng.random()).collect();
+    let lines = random(seed + 1, h * m * 2, 0.01);
+    let rows = words.chunks(d / 4).zip(lines.chunks(2));
+    let values = rows.flat_map(|(words, line)| {
+        let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+        bytes.map(move |q| f32::from(q) * line[0] + line[1])
+    });
+    let values = values.collect();
+    (
+        ints(words, [1, h, m, d / 4]),
+        tensor(lines, [1, h, m, 2]),
+        values,
+    )
+}
