@@ -91,6 +91,27 @@ fn assert_close(a: &[f32], b: &[f32], limit: f32, what: &str) {
     }
 }
 
+/// Bit for bit.
+#[test]
+fn sequences_together_give_the_losses_of_each_alone() {
+    let (model, tokenizer) = tiny();
+    for n in [1, 17, 129] {
+        let ids = article(&tokenizer, 5 * n);
+        let tested = method(json!({"logn": true, "window": 40, "sinks": 4}));
+        let length = Length {
+            total: n,
+            prefill: n,
+        };
+        let plan = model.plan(&tested, length).unwrap();
+        let alone = ids.chunks(n).flat_map(|ids| model.nll(ids, &plan).unwrap());
+        assert_eq!(
+            model.nll(&ids, &plan).unwrap(),
+            alone.collect::<Vec<_>>(),
+            "{n}"
+        );
+    }
+}
+
 /// Methods whose treatment of a token does not change with what comes after it: pieces of any sizes give what
 /// one pass gives.
 #[test]

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use longspan_attention::{Method, Model};
 use longspan_data::{Corpus, Tokenizer};
-use longspan_model::{PassCost, Qwen, QwenConfig};
+use longspan_model::{PassCost, Qwen, QwenConfig, sequences_together};
 use longspan_rope::Length;
 use serde_json::{Value, json};
 
@@ -179,12 +179,13 @@ pub fn passes(
             None => {
                 // Planned now, so that a method that does not fit is refused before anything runs.
                 let plans = plans(&geometry, method, lengths_of(perplexity, cell.length))?;
+                let together = sequences_together(cell.length).min(starts.len());
                 passes.push(Pass {
                     method: cell.method,
                     length: cell.length,
                     starts,
                     cells: vec![index],
-                    cost: model.pass_cost(&plans),
+                    cost: model.pass_cost(&plans, together),
                 });
             }
         }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
-use longspan_model::{Checkpoint, Qwen, QwenConfig};
+use longspan_model::{Checkpoint, Qwen, QwenConfig, sequences_together};
 
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
@@ -283,9 +283,12 @@ impl<'a> PerplexityRun<'a> {
         let method = &self.config.methods[pass.method];
         let plan = model.plan(method, cells::lengths_of(self.perplexity, pass.length))?;
         let mut nll = Vec::with_capacity(pass.starts.len());
-        for &window in &pass.starts {
-            nll.push(model.nll(&self.stream.ids[window..window + pass.length], &plan)?);
-            bar.inc(pass.cost.operations >> SHIFT);
+        for starts in pass.starts.chunks(sequences_together(pass.length)) {
+            let window = |&start: &usize| &self.stream.ids[start..start + pass.length];
+            let ids: Vec<u32> = starts.iter().flat_map(window).copied().collect();
+            let losses = model.nll(&ids, &plan)?;
+            nll.extend(losses.chunks(pass.length - 1).map(<[f32]>::to_vec));
+            bar.inc((starts.len() as u64 * pass.cost.operations) >> SHIFT);
         }
         Ok(PassLosses {
             nll,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
 use longspan_data::{Corpus, Tokenizer};
-use longspan_model::WeightType;
+use longspan_model::{WeightType, sequences_together};
 use longspan_rope::Length;
 use serde::{Deserialize, Serialize};
 
@@ -183,12 +183,23 @@ pub fn score(args: &Args) -> Result<()> {
     for method in &methods {
         bar.set_message(method.name.clone());
         let mut plan = None;
-        for (doc, input) in inputs.iter()?.enumerate() {
-            let (at, ids) = input?;
+        let mut inputs = inputs.iter()?.enumerate().peekable();
+        while let Some((doc, input)) = inputs.next() {
+            let (at, mut ids) = input?;
             let n = ids.len();
+            let mut places = vec![at];
+            // Inputs of one length in a row go through the model together, and share a plan.
+            let alike =
+                |(_, input): &(usize, Input)| matches!(input, Ok((_, ids)) if ids.len() == n);
+            while places.len() < sequences_together(n)
+                && let Some((_, input)) = inputs.next_if(alike)
+            {
+                let (at, more) = input?;
+                places.push(at);
+                ids.extend(more);
+            }
             let mut nll = Vec::new();
             if n >= 2 {
-                // Inputs of one length in a row share a plan.
                 let laid = match plan.take() {
                     Some((tokens, laid)) if tokens == n => laid,
                     _ => model.plan(method, length(n))?,
@@ -196,28 +207,32 @@ pub fn score(args: &Args) -> Result<()> {
                 let start = Instant::now();
                 nll = model.nll(&ids, &laid)?;
                 seconds += start.elapsed().as_secs_f64();
-                fed += n;
+                fed += ids.len();
                 plan = Some((n, laid));
             }
-            if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
-                bar.suspend(|| {
-                    crate::tell(format_args!(
-                        "warning: {at}: method \"{}\": the loss of token {} is {}, written as null",
-                        method.name,
-                        position + 1,
-                        nll[position]
-                    ));
-                });
+            let scored = n.saturating_sub(1);
+            for (i, at) in places.iter().enumerate() {
+                let nll = nll[i * scored..(i + 1) * scored].to_vec();
+                if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
+                    bar.suspend(|| {
+                        crate::tell(format_args!(
+                            "warning: {at}: method \"{}\": the loss of token {} is {}, written as null",
+                            method.name,
+                            position + 1,
+                            nll[position]
+                        ));
+                    });
+                }
+                let line = Line {
+                    method: &method.name,
+                    doc: doc + i,
+                    tokens: n,
+                    nll,
+                };
+                serde_json::to_writer(&mut out, &line)?;
+                writeln!(out)?;
+                bar.inc(1);
             }
-            let line = Line {
-                method: &method.name,
-                doc,
-                tokens: n,
-                nll,
-            };
-            serde_json::to_writer(&mut out, &line)?;
-            writeln!(out)?;
-            bar.inc(1);
         }
     }
     bar.finish_and_clear();

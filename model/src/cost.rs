@@ -18,11 +18,11 @@ const WORKSPACE: u64 = 32 << 20;
 /// Values that the rows of a head are filled up to a multiple of, at most, where values are put into panels.
 const PANEL: u64 = 32;
 
-/// Arithmetic and memory of a pass over one sequence.
+/// Arithmetic and memory of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassCost {
-    /// Floating-point operations: two for each multiplication of a matrix product, with only those keys that a
-    /// query sees, and the LM head at every position.
+    /// Floating-point operations of one sequence: two for each multiplication of a matrix product, with only those keys that
+    /// a query sees, and the LM head at every position.
     pub operations: u64,
     /// Largest memory that is held at once besides the weights, bytes; an estimate from above.
     pub bytes: u64,
@@ -44,8 +44,8 @@ impl QwenConfig {
         bytes.sum()
     }
 
-    /// The cost of scoring a sequence under the plans of its layers.
-    pub fn pass_cost(&self, plans: &[Arc<LayerPlan>]) -> PassCost {
+    /// The cost of scoring sequences under the plans of their layers: operations of each, and memory of so many together.
+    pub fn pass_cost(&self, plans: &[Arc<LayerPlan>], sequences: usize) -> PassCost {
         let n = plans.first().map_or(0, |plan| plan.query_scale.len()) as u64;
         let (width, ffn) = (self.hidden_size as u64, self.ffn as u64);
         let seen: u64 = plans
@@ -61,10 +61,11 @@ impl QwenConfig {
         // each further band its own output and the merged one.
         let bands = plans.iter().map(|plan| plan.bands.len()).max().unwrap_or(1) as u64;
         let d = self.head_dim as u64;
-        let filled = n * self.heads as u64 * (d.next_multiple_of(PANEL) - d);
-        let attention = n * width * (7 + 2 * (bands - 1)) + filled;
+        let rows = sequences as u64 * n;
+        let filled = rows * self.heads as u64 * (d.next_multiple_of(PANEL) - d);
+        let attention = rows * width * (7 + 2 * (bands - 1)) + filled;
         // The feed-forward layer: the stream, the blocks of the output and the output, and what one block needs.
-        let mlp = 3 * n * width + n.min(MLP_ROWS as u64) * (2 * width + ffn);
+        let mlp = 3 * rows * width + rows.min(MLP_ROWS as u64) * (2 * width + ffn);
         // Every layer's tables are kept: cos and sin for the queries and the keys of each band, and its ranges.
         let mut distinct: Vec<&Arc<LayerPlan>> = Vec::new();
         for plan in plans {
@@ -118,7 +119,7 @@ mod tests {
             prefill: 1000,
         };
         let plans = method.plan(&config.geometry(), length).unwrap();
-        let cost = config.pass_cost(&plans);
+        let cost = config.pass_cost(&plans, 1);
         let (w, f, v) = (2048, 5504, 151_936);
         let products = 24 * (4 * w * w + 3 * w * f) + v * w;
         let attention = 24 * w * (1000 * 1001 / 2);

@@ -231,7 +231,8 @@ impl<'a> Decoder<'a> {
             layers[layer].append(k, v);
             layers[layer].attend(q, &plans[layer], tables)
         };
-        Ok(self.model.hidden_with(&self.ids[tokens], attend)?)
+        let n = tokens.len();
+        Ok(self.model.hidden_with(&self.ids[tokens], n, attend)?)
     }
 
     /// Logits `[vocab_size]` after the last of some hidden states `[n, hidden_size]`.

@@ -29,7 +29,7 @@ pub use error::ModelError;
 pub use initial::Initial;
 pub use longspan_kernels::{CacheType, device_kind};
 pub use quantization::Quantization;
-pub use qwen::{PassPlan, Qwen};
+pub use qwen::{PassPlan, Qwen, sequences_together};
 pub use sample::Sampler;
 pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};

@@ -17,6 +17,12 @@ use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
 /// wide as the residual stream, and holding them for a whole context would dominate memory.
 pub(crate) const MLP_ROWS: usize = 2048;
 
+/// Sequences of so many tokens that go through a pass together. Short ones alone leave processors waiting, and matrices
+/// would be prepared anew for few rows.
+pub fn sequences_together(tokens: usize) -> usize {
+    (MLP_ROWS / tokens.max(1)).max(1)
+}
+
 /// A Qwen model. Matrices are `[outputs, inputs]`, as published.
 #[derive(Module, Debug)]
 pub struct Qwen {
@@ -194,23 +200,29 @@ impl Qwen {
         })
     }
 
-    /// Negative log likelihood, in nats, of tokens `1..n` of `ids` (`n` = the plan's length), each given
-    /// all tokens before it: `n - 1` values.
+    /// Negative log likelihood, in nats, of tokens `1..n` of a sequence (`n` = the plan's length), each given
+    /// all tokens before it: `n - 1` values. `ids` may hold several sequences, one after the other, and so does the result;
+    /// what each gives does not depend on the others.
     ///
     /// # Errors
     /// [`ModelError::Token`] for an id outside the vocabulary.
     pub fn nll(&self, ids: &[u32], plan: &PassPlan) -> Result<Vec<f32>, ModelError> {
         let hidden = self.hidden(ids, plan)?;
-        let n = ids.len();
-        if n < 2 {
+        if plan.tokens < 2 {
             return Ok(Vec::new());
         }
-        let width = self.config.hidden_size;
-        let loss = self.loss(hidden.slice([0..n - 1, 0..width]), &ids[1..]);
-        Ok(loss
+        let [rows, width] = hidden.dims();
+        let loss = self.loss(hidden.slice([0..rows - 1, 0..width]), &ids[1..]);
+        let loss: Vec<f32> = loss
             .into_data()
             .try_to_vec()
-            .expect("a loss is read back as f32"))
+            .expect("a loss is read back as f32");
+        // The last token of a sequence says nothing about the first of the next.
+        let sequences = loss.chunks(plan.tokens);
+        Ok(sequences
+            .flat_map(|loss| &loss[..plan.tokens - 1])
+            .copied()
+            .collect())
     }
 
     /// Negative log likelihood `[n]`, nats, of `targets`, given hidden states `[n, hidden_size]`.
@@ -218,28 +230,34 @@ impl Qwen {
         ops::token_loss(hidden, self.lm_head.val(), self.ids(targets))
     }
 
-    /// Hidden states `[n, hidden_size]` after the last norm: what the LM head sees.
+    /// Hidden states `[n, hidden_size]` after the last norm: what the LM head sees; of several sequences one after the other,
+    /// as in [`nll`](Qwen::nll).
     ///
     /// # Errors
     /// [`ModelError::Token`] for an id outside the vocabulary.
     pub fn hidden(&self, ids: &[u32], plan: &PassPlan) -> Result<Tensor<2>, ModelError> {
-        assert_eq!(ids.len(), plan.tokens, "a plan is made for one length");
-        self.hidden_with(ids, |layer, q, k, v| {
+        assert!(
+            ids.len().is_multiple_of(plan.tokens),
+            "a plan is made for one length"
+        );
+        self.hidden_with(ids, plan.tokens, |layer, q, k, v| {
             ops::banded_attention(q, k, v, &plan.layers[layer])
         })
     }
 
-    /// [`Qwen::hidden`] with the attention of each layer given: of un-rotated `q`, `k` and `v` `[1, h, n, d]`.
+    /// [`Qwen::hidden`] of sequences of `n` tokens, with the attention of each layer given: of un-rotated `q`, `k` and `v`
+    /// `[b, h, n, d]`.
     pub(crate) fn hidden_with(
         &self,
         ids: &[u32],
+        n: usize,
         mut attend: impl FnMut(usize, Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Result<Tensor<2>, ModelError> {
         self.check(ids)?;
         let embedded = self.wte.val().select(0, self.ids(ids));
         let mut hidden = embedded.cast(DType::from(self.info.activations));
         for (layer, block) in self.h.iter().enumerate() {
-            hidden = block.forward(hidden, &self.config, |q, k, v| attend(layer, q, k, v));
+            hidden = block.forward(hidden, n, &self.config, |q, k, v| attend(layer, q, k, v));
         }
         Ok(ops::rms_norm(hidden, self.ln_f.val(), self.config.epsilon))
     }
@@ -304,33 +322,32 @@ impl Block {
     fn forward(
         &self,
         hidden: Tensor<2>,
+        n: usize,
         config: &QwenConfig,
         attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Tensor<2> {
-        let hidden = self.attention(hidden, config, attend);
+        let hidden = self.attention(hidden, n, config, attend);
         self.mlp(hidden, config)
     }
 
-    /// Adds attention to `[n, hidden]`.
+    /// Adds attention to `[b * n, hidden]`.
     fn attention(
         &self,
         hidden: Tensor<2>,
+        n: usize,
         config: &QwenConfig,
         attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Tensor<2> {
-        let [n, width] = hidden.dims();
-        let (heads, d) = (config.heads, config.head_dim);
+        let [rows, width] = hidden.dims();
+        let (b, h, d) = (rows / n, config.heads, config.head_dim);
         let x = ops::rms_norm(hidden.clone(), self.ln_1.val(), config.epsilon);
         let qkv = self.c_attn.add(x, self.c_attn_bias.val().unsqueeze());
         // Views of one buffer: q, k and v lie side by side in each row.
-        let qkv = qkv.reshape([n, 3, heads, d]);
-        let part = |i: usize| {
-            let part = qkv.clone().slice([0..n, i..i + 1, 0..heads, 0..d]);
-            part.permute([1, 2, 0, 3])
-        };
+        let qkv = qkv.reshape([b, n, 3 * h, d]);
+        let part = |i: usize| qkv.clone().narrow(2, i * h, h).swap_dims(1, 2);
         let output = attend(part(0), part(1), part(2));
         drop(qkv);
-        let output = output.permute([0, 2, 1, 3]).reshape([n, width]);
+        let output = output.swap_dims(1, 2).reshape([rows, width]);
         self.c_proj.add(output, hidden)
     }
 

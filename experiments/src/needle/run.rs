@@ -68,7 +68,7 @@ impl<'a> NeedleRun<'a> {
                         prefill: total,
                     },
                 )?;
-                let mut cost = model.pass_cost(&plans);
+                let mut cost = model.pass_cost(&plans, 1);
                 if needle.scorers().contains(&Scorer::Generate) {
                     let options = score::options(total);
                     cost.bytes += Decoder::cache_bytes(model, method, options)? as u64;
