@@ -21,6 +21,9 @@ WORK = Path("target/peers")
 LONGSPAN = Path("target/release/longspan")
 # Tokens fed by one process: several sequences where they are short, so that starting up does not count.
 FED = {"tiny": 65536, "200m": 4096}
+# Tokens that every layer sees in the row that shows what windows save.
+WINDOW = 1024
+WINDOWED = f"longspan, window {WINDOW:,}"
 # 12 layers, 1,024 wide, 16 heads of 64, vocabulary 32,000: about 200 million parameters.
 SHAPE_200M = {
     "model_type": "qwen",
@@ -47,9 +50,9 @@ def run(command):
     return out.read_text(), error.read_text(), usage.ru_maxrss * 1024
 
 
-def longspan(model, tokens, method):
+def longspan(model, tokens, window=None):
     methods, nll = WORK / "methods.toml", WORK / "nll.jsonl"
-    window = f"window = {{ layers = [[{layers_of(model)}, {method}]] }}\n" if method else ""
+    window = f"window = {{ layers = [[{layers_of(model)}, {window}]] }}\n" if window else ""
     methods.write_text(f'[[method]]\nname = "it"\n{window}')
     command = [LONGSPAN, "score", "--model", model, "--methods", methods, "--tokens", tokens, "--dtype", "f32"]
     _, error, peak = run([*command, "--out", nll])
@@ -61,13 +64,35 @@ def longspan(model, tokens, method):
     return {"seconds": seconds, "tokens": fed, "nll": statistics.fmean(losses), "peak": peak}
 
 
-def torch(model, tokens, method):
-    window = [method] if method else []
-    out, _, peak = run([sys.executable, HERE / "torch_qwen.py", model, tokens, *window])
+def longspan_window(model, tokens):
+    return longspan(model, tokens, WINDOW)
+
+
+def torch(model, tokens):
+    out, _, peak = run([sys.executable, HERE / "torch_qwen.py", model, tokens])
     return {**json.loads(out), "peak": peak}
 
 
-PEERS = {"longspan": longspan, "PyTorch": torch}
+def llama(model, tokens, *flash):
+    gguf = WORK / f"{model.name}-f32.gguf"
+    script = [sys.executable, HERE / "llama_qwen.py"]
+    if not gguf.exists():
+        run([*script, "convert", model, gguf, "F32"])
+    out, _, peak = run([*script, "score", gguf, tokens, *flash])
+    return {**json.loads(out), "peak": peak}
+
+
+def llama_flash(model, tokens):
+    return llama(model, tokens, "--flash")
+
+
+PROGRAMS = {
+    "longspan": longspan,
+    WINDOWED: longspan_window,
+    "PyTorch": torch,
+    "llama.cpp": llama,
+    "llama.cpp, flash": llama_flash,
+}
 
 
 def layers_of(model):
@@ -102,50 +127,48 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["tiny", "200m"])
     parser.add_argument("--lengths", nargs="+", type=int, default=[512, 2048, 8192, 32768])
-    parser.add_argument("--programs", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--window", type=int, help="every layer sees this many tokens")
-    parser.add_argument("--peers-full", action="store_true", help="peers attend to everything all the same")
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    peers = {peer: PEERS[peer] for peer in dict.fromkeys(["longspan", *arguments.programs])}
+    programs = list(dict.fromkeys(["longspan", *arguments.programs]))
     print("| model | tokens | program | tokens/s | peak MiB | ratio to longspan (smallest to largest) |")
     print("|---|---|---|---|---|---|")
     for name in arguments.models:
         model = checkpoint(name)
         for length in arguments.lengths:
             tokens = tokens_of(model, length, FED[name])
-            found = {peer: [] for peer in peers}
+            found = {program: [] for program in programs}
             for _ in range(arguments.rounds):
-                for peer in list(peers):
-                    window = arguments.window if peer == "longspan" or not arguments.peers_full else None
+                for program in list(programs):
                     try:
-                        measured = peers[peer](model, tokens, window)
+                        measured = PROGRAMS[program](model, tokens)
                     except (RuntimeError, OSError) as problem:
-                        print(f"{peer} cannot be run: {problem}", file=sys.stderr)
-                        del peers[peer], found[peer]
+                        print(f"{program} cannot be run: {problem}", file=sys.stderr)
+                        programs.remove(program)
+                        del found[program]
                         continue
                     measured["rate"] = measured["tokens"] / measured["seconds"]
-                    found[peer].append(measured)
-                    line = {"model": name, "length": length, "program": peer, "window": window, **measured}
+                    found[program].append(measured)
+                    line = {"model": name, "length": length, "program": program, **measured}
                     with open(WORK / "measured.jsonl", "a") as log:
                         log.write(json.dumps({**line, "at": time.time()}) + "\n")
-            report(name, length, found, arguments)
+            report(name, length, found)
 
 
-def report(name, length, found, arguments):
+def report(name, length, found):
     """One row a program; ratios are taken round by round, since the machine's speed drifts."""
     ours = found["longspan"]
-    for peer, measured in found.items():
-        same = arguments.window is None or not arguments.peers_full or peer == "longspan"
+    for program, measured in found.items():
         difference = abs(measured[0]["nll"] - ours[0]["nll"])
-        if same and difference > 1e-4:
-            print(f"{peer}: its mean loss differs by {difference} from longspan's", file=sys.stderr)
+        if program != WINDOWED and difference > 1e-4:
+            print(f"{program}: its mean loss differs by {difference} from longspan's", file=sys.stderr)
         ratios = [a["rate"] / b["rate"] for a, b in zip(ours, measured)]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         rate = statistics.median(m["rate"] for m in measured)
         peak = max(m["peak"] for m in measured) / 2**20
-        shown = "" if peer == "longspan" else ratio
-        print(f"| {name} | {length:,} | {peer} | {rate:,.0f} | {peak:,.0f} | {shown} |", flush=True)
+        shown = "" if program == "longspan" else ratio
+        print(f"| {name} | {length:,} | {program} | {rate:,.0f} | {peak:,.0f} | {shown} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

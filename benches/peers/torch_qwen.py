@@ -3,10 +3,12 @@
 scaled_dot_product_attention, f32, logits in blocks of rows. Prints one JSON object: seconds of all passes, tokens
 fed, mean negative log likelihood.
 
-    python3 torch_qwen.py CHECKPOINT TOKENS.jsonl [WINDOW]
+    python3 torch_qwen.py CHECKPOINT TOKENS.jsonl
+    python3 torch_qwen.py CHECKPOINT TOKENS.jsonl --cells CELLS.json     # a sweep: one pass of each cell over all tokens
 """
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -25,6 +27,7 @@ class Qwen:
         self.heads = config["num_attention_heads"]
         self.d = config["kv_channels"]
         self.base = config["rotary_emb_base"]
+        self.trained = config["seq_length"]
         self.epsilon = config["layer_norm_epsilon"]
         self.weights = {}
         for shard in sorted(folder.glob("*.safetensors")):
@@ -34,17 +37,22 @@ class Qwen:
     def norm(self, x, name):
         return F.rms_norm(x, x.shape[-1:], self.weights[name], self.epsilon)
 
-    def nll(self, ids, window=None):
+    def nll(self, ids, window=None, ntk=False, logn=False):
         w, n = self.weights, len(ids)
-        angles = torch.outer(
-            torch.arange(n, dtype=torch.float64),
-            self.base ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d),
-        )
+        base = self.base
+        if ntk:  # modeling_qwen.py, get_ntk_alpha
+            alpha = max(1, 2 ** math.ceil(math.log2(n / self.trained) + 1) - 1)
+            base *= alpha ** (self.d / (self.d - 2))
+        positions = torch.arange(n, dtype=torch.float64)
+        angles = torch.outer(positions, base ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d))
         cos, sin = (torch.cat([f(angles)] * 2, -1).float() for f in (torch.cos, torch.sin))
         mask = None
         if window is not None:
             i = torch.arange(n)
             mask = (i[None] <= i[:, None]) & (i[None] > i[:, None] - window)
+        scale = 1.0
+        if logn:
+            scale = ((positions + 1).log() / math.log(self.trained)).clamp_min(1).float()[:, None]
 
         def rotate(x):
             a, b = x.chunk(2, -1)
@@ -57,7 +65,7 @@ class Qwen:
             qkv = F.linear(x, w[at + "attn.c_attn.weight"], w[at + "attn.c_attn.bias"])
             q, k, v = qkv.view(n, 3, self.heads, self.d).permute(1, 2, 0, 3).unsqueeze(1)
             y = F.scaled_dot_product_attention(
-                rotate(q), rotate(k), v, attn_mask=mask, is_causal=mask is None
+                rotate(q) * scale, rotate(k), v, attn_mask=mask, is_causal=mask is None
             )
             y = y[0].transpose(0, 1).reshape(n, -1)
             hidden = hidden + F.linear(y, w[at + "attn.c_proj.weight"])
@@ -72,14 +80,26 @@ class Qwen:
         return torch.cat(losses)
 
 
+def sweep(model, documents, cells):
+    """Each cell: its length, and what `nll` takes. Documents are cut into windows of the length."""
+    start, losses = time.perf_counter(), []
+    for cell in cells:
+        length = cell.pop("length")
+        windows = [ids for document in documents for ids in document.split(length) if len(ids) == length]
+        losses.append(torch.cat([model.nll(ids, **cell) for ids in windows]).double().mean().item())
+    print(json.dumps({"seconds": time.perf_counter() - start, "nll": losses}))
+
+
 def main():
     folder, tokens = Path(sys.argv[1]), Path(sys.argv[2])
-    window = int(sys.argv[3]) if len(sys.argv) > 3 else None
     model = Qwen(folder)
     documents = [torch.tensor(json.loads(line)) for line in tokens.read_text().splitlines()]
+    if sys.argv[3:4] == ["--cells"]:
+        with torch.inference_mode():
+            return sweep(model, documents, json.loads(Path(sys.argv[4]).read_text()))
     with torch.inference_mode():
         start = time.perf_counter()
-        nll = torch.cat([model.nll(ids, window) for ids in documents])
+        nll = torch.cat([model.nll(ids) for ids in documents])
         seconds = time.perf_counter() - start
     fed = sum(len(ids) for ids in documents)
     print(json.dumps({"seconds": seconds, "tokens": fed, "nll": nll.double().mean().item()}))
