@@ -15,7 +15,7 @@ use super::{CHUNK, LANES, Rows};
 pub struct Task<'a> {
     pub rows: &'a Rows,
     pub weight: &'a [u8],
-    /// Of each row of a packed weight and each group the scale and the zero, as `1 + zero / 2^bits`: one of each, or a
+    /// Of each row of a packed weight and each group the scale and the zero: one of each, or a
     /// vector of each, for groups that are shorter than a chunk.
     pub factors: &'a [f32],
     /// Chunks of a group; the last may have fewer.
@@ -50,7 +50,7 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> WithSimd
                 let total = self.products(simd, which, row);
                 for o in 0..O {
                     for r in 0..R.min(n - row) {
-                        let product = simd.reduce_sum_f32s(total[o][r]) * H::STEPS;
+                        let product = simd.reduce_sum_f32s(total[o][r]);
                         self.0.out[(row + r) * outputs + which[o]] = product;
                     }
                 }
@@ -60,7 +60,7 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> WithSimd
 }
 
 impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, EACH, O, R> {
-    /// Outputs `which` of rows `row..row + R`, spread over a register and still to be multiplied with `STEPS`.
+    /// Outputs `which` of rows `row..row + R`, spread over a register
     #[inline(always)]
     fn products<S: Simd>(&self, simd: S, which: [usize; O], row: usize) -> [[S::f32s; R]; O] {
         let Task { rows, of_group, .. } = self.0;

@@ -1,6 +1,6 @@
 //! How words of 32 bits become numbers, in registers.
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 
 /// How words become numbers.
 pub trait Held {
@@ -8,11 +8,14 @@ pub trait Held {
     const VALUES: usize;
     /// Whether numbers are in steps of a scale, from a zero.
     const PACKED: bool;
-    /// What their products are still to be multiplied with.
-    const STEPS: f32;
 
-    /// Number `k` of each word.
+    /// Number `k` of each word, times `times(k)`.
     fn value<S: Simd>(simd: S, words: S::u32s, k: usize) -> S::f32s;
+
+    /// A power of two.
+    fn times(_: usize) -> f32 {
+        1.0
+    }
 }
 
 /// Moves bits up, or down where `by` is negative.
@@ -31,7 +34,6 @@ pub struct F32;
 impl Held for F32 {
     const VALUES: usize = 1;
     const PACKED: bool = false;
-    const STEPS: f32 = 1.0;
 
     #[inline(always)]
     fn value<S: Simd>(simd: S, words: S::u32s, _: usize) -> S::f32s {
@@ -45,7 +47,6 @@ pub struct Bf16;
 impl Held for Bf16 {
     const VALUES: usize = 2;
     const PACKED: bool = false;
-    const STEPS: f32 = 1.0;
 
     #[inline(always)]
     fn value<S: Simd>(simd: S, words: S::u32s, k: usize) -> S::f32s {
@@ -62,7 +63,6 @@ pub struct F16;
 impl Held for F16 {
     const VALUES: usize = 2;
     const PACKED: bool = false;
-    const STEPS: f32 = 1.0;
 
     /// Exponent and mantissa in their places of an f32, times the difference of the exponents' biases. Weights are finite.
     #[inline(always)]
@@ -80,21 +80,39 @@ impl Held for F16 {
     }
 }
 
-/// Packed numbers `q` of `BITS`, as `1 + q / 2^BITS`: their bits in the upper end of the mantissa of one, which
-/// spares a conversion.
+/// Packed numbers of `BITS`.
 pub struct Packing<const BITS: usize>;
 
 impl<const BITS: usize> Held for Packing<BITS> {
     const VALUES: usize = 32 / BITS;
     const PACKED: bool = true;
-    const STEPS: f32 = (1 << BITS) as f32;
 
+    /// Numbers stay where they are in their word, which spares a shift, but for the last, which would look negative.
     #[inline(always)]
     fn value<S: Simd>(simd: S, words: S::u32s, k: usize) -> S::f32s {
-        let place = 23 - BITS;
-        let bits = shift(simd, words, place as i32 - (BITS * k) as i32);
-        let mask = simd.splat_u32s(((1 << BITS) - 1) << place);
-        let one = simd.splat_u32s(1f32.to_bits());
-        simd.transmute_f32s_u32s(simd.or_u32s(simd.and_u32s(bits, mask), one))
+        if k + 1 == Self::VALUES {
+            return from_integers(simd, shift(simd, words, BITS as i32 - 32));
+        }
+        let mask = simd.splat_u32s(((1 << BITS) - 1) << (BITS * k));
+        from_integers(simd, simd.and_u32s(words, mask))
     }
+
+    fn times(k: usize) -> f32 {
+        match k + 1 == Self::VALUES {
+            true => 1.0,
+            false => (1u32 << (BITS * k)) as f32,
+        }
+    }
+}
+
+/// Integers below 2^31 as floats. A loop over the lanes, of which compilers make one instruction.
+#[inline(always)]
+fn from_integers<S: Simd>(simd: S, words: S::u32s) -> S::f32s {
+    let mut floats = simd.splat_f32s(0.0);
+    let lanes = bytemuck::cast_slice_mut::<_, f32>(std::slice::from_mut(&mut floats));
+    let words = bytemuck::cast_slice::<_, i32>(std::slice::from_ref(&words));
+    for i in 0..S::F32_LANES {
+        lanes[i] = words[i] as f32;
+    }
+    floats
 }

@@ -41,9 +41,9 @@ type Lanes = [f32; LANES];
 
 /// A few rows, arranged for the words of a weight.
 pub struct Rows {
-    /// Of each row the chunks, and of each chunk a vector for every place in a word.
+    /// Of each row the chunks, and of each chunk a vector for every place in a word, divided by [`Held::times`].
     x: Vec<Lanes>,
-    /// Of each row and chunk the sum of its vectors.
+    /// Of each row and chunk the sum of its vectors, before that division.
     sums: Vec<Lanes>,
     n: usize,
     chunks: usize,
@@ -52,12 +52,18 @@ pub struct Rows {
 impl Rows {
     /// Rows `x` `[n, i]` for a weight of as many inputs.
     pub fn new(x: &[f32], weight: &Weight) -> Self {
-        let values = match &weight.values {
-            WeightValues::F32(_) => 1,
-            WeightValues::Bf16(_) | WeightValues::F16(_) => 2,
-            WeightValues::Packed(packed) if widened(packed) => 1,
-            WeightValues::Packed(packed) => 32 / packed.bits,
-        };
+        match &weight.values {
+            WeightValues::F32(_) => Self::of::<F32>(x, weight),
+            WeightValues::Bf16(_) => Self::of::<Bf16>(x, weight),
+            WeightValues::F16(_) => Self::of::<F16>(x, weight),
+            WeightValues::Packed(packed) if widened(packed) => Self::of::<F32>(x, weight),
+            WeightValues::Packed(packed) if packed.bits == 4 => Self::of::<Packing<4>>(x, weight),
+            WeightValues::Packed(_) => Self::of::<Packing<8>>(x, weight),
+        }
+    }
+
+    fn of<H: Held>(x: &[f32], weight: &Weight) -> Self {
+        let values = H::VALUES;
         let n = x.len() / weight.inputs;
         let chunks = weight.inputs.div_ceil(values * LANES);
         // Rows of zeros fill up the last ones that are taken together.
@@ -77,11 +83,13 @@ impl Rows {
                 }
             }
         }
-        let sums = arranged.chunks_exact(values).map(|vectors| {
+        let sums = arranged.chunks_exact_mut(values).map(|vectors| {
             let mut sum = [0f32; LANES];
-            for vector in vectors {
+            for (k, vector) in vectors.iter_mut().enumerate() {
+                let share = 1.0 / H::times(k);
                 for (sum, x) in sum.iter_mut().zip(vector) {
-                    *sum += x;
+                    *sum += *x;
+                    *x *= share;
                 }
             }
             sum
@@ -150,8 +158,6 @@ impl Rows {
         let zeros = packed.zeros(block.clone(), &mut zeros);
         let scales = scales.chunks_exact(scales.len() / block.len());
         let of_rows = scales.zip(zeros.chunks_exact(zeros.len() / block.len()));
-        // As the values of the weight come.
-        let zero = |zero: f32| 1.0 + zero / H::STEPS;
 
         let group = packed.group.min(packed.inputs) / H::VALUES;
         if group.is_multiple_of(LANES) || packed.group >= packed.inputs {
@@ -160,7 +166,7 @@ impl Rows {
             let mut factors = vec![[0f32; 2]; block.len() * width];
             for (row, (scales, zeros)) in factors.chunks_exact_mut(width).zip(of_rows) {
                 for (factors, (&s, &z)) in row.iter_mut().zip(scales.iter().zip(zeros)) {
-                    *factors = [s, zero(z)];
+                    *factors = [s, z];
                 }
             }
             let factors = factors.as_flattened();
@@ -172,7 +178,7 @@ impl Rows {
             for (g, (&s, &z)) in scales.iter().zip(zeros).enumerate() {
                 for word in g * group..((g + 1) * group).min(packed.width()) {
                     let lane = word / LANES * 2 * LANES + word % LANES;
-                    (row[lane], row[lane + LANES]) = (s, zero(z));
+                    (row[lane], row[lane + LANES]) = (s, z);
                 }
             }
         }
