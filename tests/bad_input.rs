@@ -406,6 +406,7 @@ fn a_bad_needle_is_named() {
             &["needle.lengths", "200 after 300", "ascending"],
         ),
         ("lengths = [200, 200]", &["needle.lengths", "200 after 200"]),
+        ("lengths = [1, 200]", &["needle.lengths: 1", "2 tokens"]),
         (
             "lengths = [64]",
             &[
@@ -426,6 +427,10 @@ fn a_bad_needle_is_named() {
             ],
         ),
         ("lengths = [200]\ndepths = 0", &["needle.depths = 0"]),
+        (
+            "lengths = [200]\ndepths = 4611686018427387904",
+            &["needle.depths = 4611686018427387904", "1 to 1000"],
+        ),
         ("lengths = [200]\ndepths = []", &["needle.depths", "empty"]),
         ("lengths = [200]\ndepths = -3", &["depths are a number"]),
         (
@@ -489,6 +494,10 @@ fn a_bad_needle_is_named() {
             &["own", "value has 1 different", "need 2"],
         ),
         (&own("asked = 2"), &["own", "asked = 2 of needles = 1"]),
+        (
+            &own("needles = 4611686018427387904"),
+            &["own", "needles = 4611686018427387904", "at most"],
+        ),
         (
             &own("prompt = \"{question}\""),
             &["own", "{haystack} exactly once"],
@@ -599,6 +608,20 @@ fn a_run_folder_that_cannot_be_used_is_named() {
         &["run", "run.toml", "--out", "file/run"],
         &["file/run"],
     );
+
+    // The folder of a training.
+    std::fs::create_dir(dir.path().join("trained")).unwrap();
+    let config = dir.path().join("trained/config.toml");
+    std::fs::write(&config, "seed = 1\n").unwrap();
+    let out = [&RUN[..], &["--out", "trained"]].concat();
+    fail(dir.path(), &out, &["trained", "something else than a run"]);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "seed = 1\n");
+    // A config that is run in its own folder keeps its comments.
+    let written = std::fs::read_to_string(dir.path().join("run.toml")).unwrap() + "# why\n";
+    let own = dir.path().join("config.toml");
+    std::fs::write(&own, &written).unwrap();
+    succeed(dir.path(), &["run", "config.toml", "--out", "."]);
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), written);
 
     succeed(dir.path(), &RUN);
     for (set, words) in [

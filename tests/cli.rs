@@ -292,6 +292,44 @@ fn score_equals_the_reference() {
     );
 }
 
+/// What a link points to is written, the link stays; a reader that goes away is no error.
+#[cfg(unix)]
+#[test]
+fn scores_go_through_links_and_pipes() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("methods.toml", "[[method]]\nname = \"plain\"\n");
+    write("ids.jsonl", &"[1, 2, 3, 4]\n".repeat(3000));
+    write("target.jsonl", "");
+    std::os::unix::fs::symlink("target.jsonl", dir.path().join("link.jsonl")).unwrap();
+    let args = [
+        "score",
+        "--model",
+        "builtin:random",
+        "--methods",
+        "methods.toml",
+    ];
+    let args = [&args[..], &["--tokens", "ids.jsonl", "--out"]].concat();
+    succeed(dir.path(), &[&args[..], &["link.jsonl"]].concat());
+    let link = dir.path().join("link.jsonl");
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    let text = std::fs::read_to_string(dir.path().join("target.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 3000);
+
+    let mut child = shared::longspan()
+        .current_dir(dir.path())
+        .args([&args[..], &["/dev/stdout"]].concat())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    assert!(!error.contains("error"), "{error}");
+}
+
 #[test]
 fn weights_held_in_a_narrow_type_give_nearly_the_same_loss() {
     let dir = workspace("lengths = [128]\nmax_tokens = 1024");

@@ -9,7 +9,7 @@ use longspan_attention::Method;
 use longspan_data::{Tokenizer, held_out_articles};
 use longspan_model::{
     CacheType, DecodeError, DecodeOptions, Decoder, Qwen, QwenConfig, Sampler, Shape, Stale,
-    WeightType, write_random_checkpoint,
+    WeightType, sequences_together, write_random_checkpoint,
 };
 use longspan_rope::Length;
 use serde_json::{Value, json};
@@ -95,8 +95,9 @@ fn assert_close(a: &[f32], b: &[f32], limit: f32, what: &str) {
 #[test]
 fn sequences_together_give_the_losses_of_each_alone() {
     let (model, tokenizer) = tiny();
-    for n in [1, 17, 129] {
-        let ids = article(&tokenizer, 5 * n);
+    for n in [1, 2, 8, 16, 17, 129] {
+        let together = sequences_together(n).min(5);
+        let ids = article(&tokenizer, together * n);
         let tested = method(json!({"logn": true, "window": 40, "sinks": 4}));
         let length = Length {
             total: n,
@@ -141,14 +142,19 @@ fn a_window_drops_what_no_layer_sees() {
     let (model, tokenizer) = tiny();
     let ids = article(&tokenizer, 9000);
     let tested = method(json!({"window": 100, "sinks": 3}));
-    let expected = whole(&model, &tested, &ids, ids.len());
-    let got = in_pieces(&model, &tested, options(9000), &ids, &[2500, 1, 800]);
-    assert_close(&got, &expected, 5e-4, "a window of 100");
+    // A window of one token keeps nothing but the sinks.
+    let narrow = [json!({"window": 1}), json!({"window": 1, "sinks": 3})].map(method);
+    for tested in narrow.iter().chain([&tested]) {
+        let expected = whole(&model, tested, &ids, ids.len());
+        let got = in_pieces(&model, tested, options(9000), &ids, &[2500, 1, 800]);
+        assert_close(&got, &expected, 5e-4, &format!("{:?}", tested.window));
+    }
     let bytes =
         |method: &Method| Decoder::cache_bytes(model.config(), method, options(9000)).unwrap();
     let all = bytes(&Method::named("plain"));
-    assert_eq!(all, 6 * 9000 * 2 * 192 * 4);
+    assert_eq!(all, 6 * 9000 * 2 * 192 * 4u64);
     assert_eq!(bytes(&tested), 6 * (3 + 200 + 2048) * 2 * 192 * 4);
+    assert_eq!(bytes(&method(json!({"window": i64::MAX}))), all);
 }
 
 /// Methods that go by the length: after every token, the next one is as a whole pass over all so far has it.
@@ -353,14 +359,24 @@ fn a_cache_on_wgpu_gives_the_losses_of_the_cpu() {
     let rope = json!({"kind": "dynamic_ntk"});
     let windows = json!([16, 40, 40, 100, "full", "full"]);
     let tested = method(json!({"rope": rope, "logn": true, "window": windows, "sinks": 4}));
-    for (cache, limit) in [(CacheType::F32, 2e-3), (CacheType::Int8, 2e-2)] {
+    let pieces = |model: &Qwen, cache: CacheType| {
         let options = DecodeOptions {
             cache,
             ..options(129)
         };
-        let [on_gpu, on_cpu] = [&on_gpu, &on_cpu]
-            .map(|model| in_pieces(model, &tested, options, &ids, &[64, 1, 1, 17]));
+        in_pieces(model, &tested, options, &ids, &[64, 1, 1, 17])
+    };
+    for (cache, limit) in [(CacheType::F32, 2e-3), (CacheType::Int8, 2e-2)] {
+        let [on_gpu, on_cpu] = [&on_gpu, &on_cpu].map(|model| pieces(model, cache));
         assert_close(&on_gpu, &on_cpu, limit, cache.name());
+    }
+    // Keys and values in half precision, put into 8 bits.
+    match on_gpu.with_activations(WeightType::F16) {
+        Ok(on_gpu) => {
+            let [on_gpu, on_cpu] = [&on_gpu, &on_cpu].map(|model| pieces(model, CacheType::Int8));
+            assert_close(&on_gpu, &on_cpu, 5e-2, "activations in f16");
+        }
+        Err(error) => eprintln!("skipped: decoding with activations in f16: {error}"),
     }
 }
 

@@ -92,6 +92,9 @@ fn a_conversation_goes_on_until_its_end() {
         let answers = String::from_utf8(output.stdout).unwrap();
         assert!(answers.matches('\n').count() >= 2, "{answers:?}");
     }
+    // No memory is taken for what a window allows and the conversation does not have.
+    let endless = [&args[..], &["--max-window-size", "4611686018427387904"]].concat();
+    assert!(with_input(&endless, "one\n").status.success());
     let output = with_input(&args, "/help\n");
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -129,14 +132,19 @@ fn generation_config_is_read() {
     .unwrap();
     assert_eq!(text(&[]), drawn);
     assert_eq!(text(&["--greedy"]), greedy);
-    std::fs::write(&file, r#"{"chat_format": "vicuna"}"#).unwrap();
-    let output = run_in(Path::new("."), &["generate", "--model", &model, PROMPT]);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        error.contains("generation_config.json: chat_format"),
-        "{error}"
-    );
+    for (text, words) in [
+        (r#"{"chat_format": "vicuna"}"#, "chat_format"),
+        (r#"{"temperature": -1}"#, "temperature is -1"),
+        (r#"{"top_p": 1.5}"#, "top_p is 1.5"),
+        (r#"{"repetition_penalty": 0}"#, "repetition_penalty is 0"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = run_in(Path::new("."), &["generate", "--model", &model, PROMPT]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        let words = format!("generation_config.json: {words}");
+        assert!(error.contains(&words), "{error}");
+    }
 }
 
 #[test]

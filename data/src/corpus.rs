@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::iter;
@@ -176,7 +177,8 @@ fn find_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> 
 fn match_files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     let options = glob::MatchOptions {
         require_literal_leading_dot: true,
-        ..Default::default()
+        // The default is without regard to case.
+        ..glob::MatchOptions::new()
     };
     let paths = glob::glob_with(pattern, options).map_err(|error| DataError::BadPattern {
         pattern: pattern.to_owned(),
@@ -192,6 +194,9 @@ fn match_files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
             files.push(path);
         }
     }
+    // `**` follows links to folders, and may come to the same file by several ways.
+    let mut seen = HashSet::new();
+    files.retain(|path| path.canonicalize().map_or(true, |path| seen.insert(path)));
     if files.is_empty() {
         return Err(DataError::NoMatch {
             pattern: pattern.to_owned(),

@@ -6,6 +6,8 @@
 //!   before.
 //! - [`NeedleTask`] draws facts to hide in a text, their question and their answer; [`NeedleTask::hide`] builds the
 //!   prompt.
+//! - [`Chat`] builds the prompts of a conversation.
+//! - [`TINY`] is the built-in model's files.
 //! - [`DataError`] says what is wrong with a file, where, and what to do about it.
 
 mod articles;

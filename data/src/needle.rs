@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::draw::Draw;
 
+/// Needles of one prompt; each is compared with all others, and more would hardly fit.
+const MOST_NEEDLES: usize = 10_000;
+
 /// A kind of needle: `[[needle.task]]` of a run config.
 ///
 /// `{key}` and `{value}` in the templates are filled by what is drawn.
@@ -254,6 +257,10 @@ impl NeedleTask {
                 format!("prompt = {:?} must have {part} exactly once", self.prompt),
             )?;
         }
+        ensure(
+            self.needles <= MOST_NEEDLES,
+            format!("needles = {}; give {MOST_NEEDLES} at most", self.needles),
+        )?;
         ensure(
             (1..=self.needles).contains(&self.asked),
             format!(

@@ -13,6 +13,8 @@ use crate::{DataError, Document};
 
 /// The largest window `zstd --long` can ask for, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 31;
+/// Some editors begin every file with it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// How a text file is compressed.
 #[derive(Clone, Copy)]
@@ -58,6 +60,7 @@ pub(crate) fn json_lines<'a>(
             match reader.read_until(b'\n', &mut bytes) {
                 Err(reason) => return Some(Err(read_error(path, compression, reason))),
                 Ok(0) => return None,
+                Ok(_) if line == 1 && bytes.trim_ascii() == BYTE_ORDER_MARK => continue,
                 Ok(_) if bytes.trim_ascii().is_empty() => continue,
                 Ok(_) => {
                     let text = text_field(path, line, &bytes, field);

@@ -47,7 +47,7 @@ impl Tokenizer {
         Ok(Self::new(tokens, blake3::hash(bytes)))
     }
 
-    /// The built-in vocabulary: every byte is a token whose rank is the byte, and nothing merges.
+    /// The vocabulary of `builtin:random`: every byte is a token whose rank is the byte, and nothing merges.
     pub fn bytes() -> Self {
         let tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         let file: String = tokens

@@ -178,6 +178,32 @@ fn blank_lines_are_skipped_but_counted() {
 }
 
 #[test]
+fn a_byte_order_mark_alone_is_no_text() {
+    let folder = Folder::new();
+    folder
+        .write("a.jsonl", "\u{feff}")
+        .write("b.jsonl", "\u{feff}\n{\"text\":\"x\"}\n");
+    assert_eq!(folder.pairs("a.jsonl"), []);
+    assert_eq!(folder.pairs("b.jsonl"), pairs(&[("b.jsonl:2", "x")]));
+}
+
+/// Case counts, and a file that links lead to again is read once.
+#[cfg(unix)]
+#[test]
+fn patterns_match_each_file_once() {
+    let folder = Folder::new();
+    folder.write("a/Train.txt", "x").write("a/test.txt", "y");
+    std::os::unix::fs::symlink("a", folder.path("b")).unwrap();
+    std::os::unix::fs::symlink(".", folder.path("a/loop")).unwrap();
+    let texts = |pattern: &str| -> Vec<String> {
+        let found = folder.pairs(pattern).into_iter();
+        found.map(|(_, text)| text).collect()
+    };
+    assert_eq!(texts("**/*.txt"), ["x", "y"]);
+    assert_eq!(texts("a/t*.txt"), ["y"]);
+}
+
+#[test]
 fn compressed_files_may_have_several_parts() {
     let folder = Folder::new();
     let (a, b) = TWO_LINES.split_at(20);

@@ -15,7 +15,7 @@ use crate::config::{PerplexityConfig, RunConfig};
 use crate::protocol::{Protocol, TokenStream, Window};
 
 /// Raised when a change of the program changes what is computed for the same config.
-const EVALUATION: u32 = 2;
+const EVALUATION: u32 = 3;
 
 /// One number of the table.
 pub struct Cell {
@@ -225,7 +225,11 @@ fn serves(
 
 /// What a method computes; its name is a label and no part of it.
 pub fn settings(method: &Method) -> Value {
-    json!({"rope": method.rope, "logn": method.logn, "window": method.window, "sinks": method.sinks})
+    let mut settings = json!(method);
+    if let Value::Object(keys) = &mut settings {
+        keys.remove("name");
+    }
+    settings
 }
 
 /// Everything that a number of this run depends on, apart from its cell.

@@ -8,6 +8,9 @@ use rustyline::error::ReadlineError;
 
 use crate::generate::{Speaker, SpeakerArgs};
 
+/// Tokens that the first cache of a conversation has room for, at least.
+const FIRST: usize = 2048;
+
 /// Options of `chat`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -70,12 +73,16 @@ pub fn chat(args: &Args) -> Result<()> {
         }
         editor.add_history_entry(&line).context("the terminal")?;
         let prompt = chat.prompt(&speaker.tokenizer, &line);
-        let needed = prompt.len() + speaker.max_new_tokens;
-        // What the turns have in common stays read, as long as there is room.
+        let needed = prompt.len().saturating_add(speaker.max_new_tokens);
+        // What the turns have in common stays read, as long as there is room: twice as much each time it runs out, up to
+        // what a conversation can take.
         let (_, decoder) = match &mut decoder {
             Some(known) if known.0 >= needed => known,
             place => {
-                let capacity = needed.max(chat.window + speaker.max_new_tokens);
+                let most = chat.window.saturating_add(speaker.max_new_tokens);
+                let capacity = needed.saturating_mul(2).max(FIRST).min(most).max(needed);
+                // The old one goes before there is a new one.
+                *place = None;
                 place.insert((capacity, speaker.decoder(capacity)?))
             }
         };

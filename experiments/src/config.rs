@@ -37,7 +37,7 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Hugging Face folder, or `builtin:random`.
+    /// Hugging Face folder, `builtin:tiny` or `builtin:random`.
     pub path: String,
     /// Type in which weights are held; default: as stored.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -351,7 +351,6 @@ pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
     Ok(())
 }
 
-/// Sets `a.b.0.c=value` in a table.
 /// A method given by keys of its table, as `rope.kind=dynamic_ntk`; none of them is plain RoPE.
 ///
 /// # Errors
@@ -369,6 +368,7 @@ pub fn method(set: &[String]) -> Result<Method> {
     Ok(method)
 }
 
+/// Sets `a.b.0.c=value` in a table.
 fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let Some((path, value)) = assignment.split_once('=') else {
         bail!("no '='; write key=value, such as perplexity.max_tokens=65536");

@@ -19,6 +19,9 @@ pub use stream::Stream;
 use crate::device::DeviceName;
 use crate::{cells, config, memory, open, tokenize};
 
+/// Tokens of the plan by which a method is checked before the weights are read.
+const CHECKED: usize = 4096;
+
 /// Options of `generate`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -116,12 +119,12 @@ pub fn decoder<'a>(
     method: &Method,
     options: DecodeOptions,
 ) -> Result<Decoder<'a>> {
-    let needed = ByteSize(Decoder::cache_bytes(model.config(), method, options)? as u64);
+    let needed = ByteSize(Decoder::cache_bytes(model.config(), method, options)?);
     let limit = memory::limit(None, &model.device());
     ensure!(
         needed <= limit,
         "keys and values of {} tokens take {needed} in {}, {limit} is free; give fewer tokens \
-         (--max-new-tokens; --tokens of profile) or a narrower type (--kv)",
+         (--max-new-tokens; --max-window-size of chat; --tokens of profile) or a narrower type (--kv)",
         options.capacity,
         options.cache.name()
     );
@@ -160,11 +163,12 @@ impl Speaker {
             tokenizer.vocab_size(),
             args.model
         );
-        let trained = Length {
-            total: checkpoint.config.trained,
-            prefill: checkpoint.config.trained,
+        // Any length shows what does not fit; a plan of the trained one may be large.
+        let some = Length {
+            total: CHECKED,
+            prefill: CHECKED,
         };
-        cells::plans(&checkpoint.config.geometry(), &method, trained)?;
+        cells::plans(&checkpoint.config.geometry(), &method, some)?;
         let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
         Ok(Speaker {
             sampler: defaults.sampler(args),
@@ -274,7 +278,7 @@ pub fn generate(args: &Args) -> Result<()> {
         true => speaker.tokenizer.encode_with_special(&text),
         false => speaker.tokenizer.encode(&text),
     };
-    let mut decoder = speaker.decoder(prompt.len() + speaker.max_new_tokens)?;
+    let mut decoder = speaker.decoder(prompt.len().saturating_add(speaker.max_new_tokens))?;
     let ends = speaker.defaults.ends(&speaker.tokenizer);
     let spoken = speaker.speak(&mut decoder, &prompt, &ends, crate::print)?;
     crate::print("\n")?;

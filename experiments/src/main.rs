@@ -235,6 +235,8 @@ fn main() -> ExitCode {
     keep_freed_memory();
     match execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+        // Who read the results went away, as `head` does: no mistake of the user's.
+        Err(error) if error.chain().any(is_closed_pipe) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error:#}"));
             ExitCode::from(2)
@@ -247,14 +249,16 @@ pub fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Results on standard output. When its reader went away, as `head` does, the program ends quietly.
+/// Results on standard output.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
+    let written = stdout.write_all(text.as_bytes());
+    written
         .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        written => written.context("standard output"),
-    }
+        .context("standard output")
+}
+
+fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

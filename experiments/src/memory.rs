@@ -25,9 +25,10 @@ pub fn available() -> ByteSize {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(memory);
     let machine = system.available_memory();
-    let group = system
-        .cgroup_limits()
-        .map_or(machine, |group| group.free_memory);
+    // The group's own "free" takes the page cache, which gives way, for used: after reading a checkpoint all of it.
+    let group = system.cgroup_limits().map_or(machine, |group| {
+        group.total_memory.saturating_sub(group.rss)
+    });
     ByteSize(machine.min(group))
 }
 

@@ -127,6 +127,17 @@ impl RunFolder {
         let asked = toml::Table::try_from(config)?;
         // A folder without a record belongs to nobody yet.
         let taken = !perplexity.records.is_empty() || !needle.records.is_empty();
+        // A config that was written by hand, and is the one asked for, stays as it is.
+        let mut rewritten = true;
+        if config_path.exists() && !taken {
+            let found = RunConfig::load(&config_path, &[]).with_context(|| {
+                format!(
+                    "{}: holds something else than a run; give another --out",
+                    dir.display()
+                )
+            })?;
+            rewritten = found != *config;
+        }
         if config_path.exists() && taken {
             let text = std::fs::read_to_string(&config_path)
                 .with_context(|| config_path.display().to_string())?;
@@ -145,7 +156,9 @@ impl RunFolder {
                 );
             }
         }
-        write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
+        if rewritten {
+            write_whole(&config_path, toml::to_string(&asked)?.as_bytes())?;
+        }
         perplexity.mend()?;
         needle.mend()?;
         Ok(RunFolder {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
 use longspan_data::{Corpus, Tokenizer};
@@ -13,7 +14,7 @@ use longspan_rope::Length;
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceName;
-use crate::{cells, config, open, records, tokenize};
+use crate::{cells, config, memory, open, records, tokenize};
 
 /// Options of `score`.
 #[derive(clap::Args)]
@@ -154,21 +155,35 @@ pub fn score(args: &Args) -> Result<()> {
                 .display()
                 .to_string())
     );
+    // Shorter inputs that go through the model together are no more than the longest ones.
+    let limit = memory::limit(None, &device);
+    let weights = checkpoint
+        .config
+        .weight_bytes(checkpoint.matrix_type(args.dtype)?);
     let length = |n: usize| Length {
         total: n,
         prefill: args.prefill.map_or(n, |prefill| n.min(prefill as usize)),
     };
     for method in &methods {
-        cells::plans(
+        let plans = cells::plans(
             &checkpoint.config.geometry(),
             method,
             length(longest.max(2)),
         )?;
+        let together = sequences_together(longest);
+        let cost = checkpoint.config.pass_cost(&plans, together);
+        let needed = ByteSize(weights + cost.bytes);
+        ensure!(
+            needed <= limit,
+            "method \"{}\" at {longest} tokens, the longest input, needs about {needed}, {limit} is free; \
+             give shorter inputs, or hold the weights in a narrower type (--dtype)",
+            method.name
+        );
     }
     let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
 
-    // Whole or not at all, unless the target is something like a pipe.
-    let regular = args.out.metadata().map_or(true, |target| target.is_file());
+    // Whole or not at all, unless the target is a pipe or a link, as /dev/stdout is, which must not be replaced.
+    let regular = (args.out.symlink_metadata()).map_or(true, |target| target.is_file());
     let written = match regular {
         true => records::partial(&args.out),
         false => args.out.clone(),
@@ -229,7 +244,7 @@ pub fn score(args: &Args) -> Result<()> {
                     tokens: n,
                     nll,
                 };
-                serde_json::to_writer(&mut out, &line)?;
+                serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
                 writeln!(out)?;
                 bar.inc(1);
             }

@@ -47,7 +47,7 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     };
     if let Some(before) = &before {
         // The number of steps that the minutes came to.
-        if config.schedule.minutes.is_some() && config.schedule.steps.is_none() {
+        if config.schedule.steps.is_none() && before.schedule.steps.is_some() {
             config.schedule.steps = before.schedule.steps;
             config.schedule.minutes = None;
         }

@@ -130,7 +130,12 @@ impl LayerCache {
     /// stays is moved to the front once in a window's length and not at every token.
     pub fn room(tokens: usize, fed: usize, window: Option<usize>, sinks: usize) -> usize {
         match window {
-            Some(window) => tokens.min(sinks + 2 * window + fed),
+            Some(window) => tokens.min(
+                window
+                    .saturating_mul(2)
+                    .saturating_add(sinks)
+                    .saturating_add(fed),
+            ),
             None => tokens,
         }
     }
@@ -283,6 +288,9 @@ impl Held {
 
     /// Moves slots to the front, to `to`.
     fn shift(&mut self, from: Range<usize>, to: usize) {
+        if from.is_empty() {
+            return;
+        }
         let slots = to..to + from.len();
         match self {
             Held::Float(held) => {
@@ -316,6 +324,7 @@ fn take_int(held: &mut Tensor<4, Int>) -> Tensor<4, Int> {
 /// Each row of `d` as whole numbers from 0 to 255 between its smallest and its largest value, four in a word, with slope
 /// and offset.
 fn to_8bit(x: Tensor<4>) -> (Tensor<4, Int>, Tensor<4>) {
+    let x = x.cast(DType::F32);
     let (least, most) = (x.clone().min_dim(3), x.clone().max_dim(3));
     // A row of one value has slope zero; the smallest number keeps its quotient finite.
     let slope = (most - least.clone()) / 255.0;

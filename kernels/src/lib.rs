@@ -28,6 +28,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 
 pub use cache::{CacheType, KeyTables, LayerCache};
+pub use cpu::FEW_ROWS;
 pub use device::{KernelError, device_kind, supported};
 pub use packed::PackedWeight;
 pub use plan::PlanTensors;

@@ -64,8 +64,13 @@ impl QwenConfig {
         let rows = sequences as u64 * n;
         let filled = rows * self.heads as u64 * (d.next_multiple_of(PANEL) - d);
         let attention = rows * width * (7 + 2 * (bands - 1)) + filled;
-        // The feed-forward layer: the stream, the blocks of the output and the output, and what one block needs.
-        let mlp = 3 * rows * width + rows.min(MLP_ROWS as u64) * (2 * width + ffn);
+        // The feed-forward layer: the stream, the blocks of the output and the output, and what one block needs: packed
+        // matrices are not multiplied with and gated at once, and may want their inputs in another order.
+        let block = match self.quantization.is_some() {
+            true => 3 * ffn + width.max(ffn),
+            false => ffn,
+        };
+        let mlp = 3 * rows * width + rows.min(MLP_ROWS as u64) * (2 * width + block);
         // Every layer's tables are kept: cos and sin for the queries and the keys of each band, and its ranges.
         let mut distinct: Vec<&Arc<LayerPlan>> = Vec::new();
         for plan in plans {

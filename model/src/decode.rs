@@ -120,12 +120,14 @@ impl<'a> Decoder<'a> {
         config: &crate::QwenConfig,
         method: &Method,
         options: DecodeOptions,
-    ) -> Result<usize, PlanError> {
+    ) -> Result<u64, PlanError> {
         let row = 2 * config.heads * options.cache.row_bytes(config.head_dim);
         let capacity = options.capacity;
         let room = |window| LayerCache::room(capacity, CHUNK.min(capacity), window, method.sinks);
-        let windows = method.windows(config.layers)?;
-        Ok(windows.into_iter().map(|window| room(window) * row).sum())
+        let windows = method.windows(config.layers)?.into_iter();
+        // A capacity may be anything that a user asks for.
+        let bytes = windows.map(|window| (room(window) as u64).saturating_mul(row as u64));
+        Ok(bytes.fold(0, u64::saturating_add))
     }
 
     /// The tokens read so far.
@@ -134,7 +136,8 @@ impl<'a> Decoder<'a> {
     }
 
     /// Reads a prompt from the start of the sequence, as one first call: what it has in common with what was read before
-    /// is kept where it can be. Returns the hidden states `[n, hidden_size]` of its last tokens, one at least.
+    /// is kept where it can be. Returns the hidden states `[n, hidden_size]` of its last tokens: one at least, and no more than
+    /// go through the model together, since all of a long prompt's would take as much as its cache.
     ///
     /// # Errors
     /// [`DecodeError`].
@@ -149,7 +152,7 @@ impl<'a> Decoder<'a> {
             .count();
         self.rewind(common.min(ids.len() - 1));
         let new = ids[self.ids.len()..].to_vec();
-        self.read(&new, ids.len())
+        self.read(&new, ids.len(), false)
     }
 
     /// Goes back to the first `tokens`, or to none where a window has dropped some of them.
@@ -174,10 +177,11 @@ impl<'a> Decoder<'a> {
             0 => ids.len(),
             _ => self.length.prefill,
         };
-        self.read(ids, prefill)
+        self.read(ids, prefill, true)
     }
 
-    fn read(&mut self, ids: &[u32], prefill: usize) -> Result<Tensor<2>, DecodeError> {
+    /// Reads tokens; returns the hidden states of all of them, or of the last ones.
+    fn read(&mut self, ids: &[u32], prefill: usize, all: bool) -> Result<Tensor<2>, DecodeError> {
         let (read, total) = (self.ids.len(), self.ids.len() + ids.len());
         let capacity = self.options.capacity;
         if total > capacity {
@@ -201,6 +205,9 @@ impl<'a> Decoder<'a> {
             let new = self.pass(tokens.clone(), length)?;
             // Of tokens that were read again, nobody asked for the result.
             if tokens.end > read {
+                if !all {
+                    hidden.clear();
+                }
                 let [n, width] = new.dims();
                 hidden.push(new.slice([read.saturating_sub(start)..n, 0..width]));
             }

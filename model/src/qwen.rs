@@ -18,9 +18,13 @@ use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
 pub(crate) const MLP_ROWS: usize = 2048;
 
 /// Sequences of so many tokens that go through a pass together. Short ones alone leave processors waiting, and matrices
-/// would be prepared anew for few rows.
+/// would be prepared anew for few rows; the shortest are alone all the same, since few rows are added up in another order than
+/// many, and a number must not depend on its neighbours.
 pub fn sequences_together(tokens: usize) -> usize {
-    (MLP_ROWS / tokens.max(1)).max(1)
+    match tokens <= longspan_kernels::FEW_ROWS {
+        true => 1,
+        false => (MLP_ROWS / tokens).max(1),
+    }
 }
 
 /// A Qwen model. Matrices are `[outputs, inputs]`, as published.

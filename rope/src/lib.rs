@@ -8,7 +8,7 @@
 //! (tokens for one full turn), `L` trained length, `n` current length, `s` scale.
 //!
 //! A new method is one file that defines `Method` and one word in `methods!` below; `tests/registry.rs` then asks for
-//! its golden values.
+//! its golden values and for a case in which it is plain RoPE.
 //!
 //! ```
 //! use longspan_rope::{Length, Rope, RopeConfig};

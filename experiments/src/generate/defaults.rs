@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use longspan_data::{ChatFormat, Tokenizer};
 use longspan_model::Sampler;
 use serde::Deserialize;
 
 use super::SpeakerArgs;
 
-/// What a model's folder says of generation, with transformers' and Qwen's defaults.
+/// What a model's folder says of generation; where it says nothing, tokens are the most probable ones, and sampled
+/// ones are of all the vocabulary.
 pub struct Defaults {
     file: File,
     /// How a conversation becomes a prompt, if the folder says.
@@ -42,6 +43,32 @@ enum Ends {
     Several(Vec<u32>),
 }
 
+impl File {
+    /// The same rules as for the options.
+    fn check(&self) -> Result<()> {
+        let at_least_zero = [("temperature", self.temperature), ("top_p", self.top_p)];
+        for (field, value) in at_least_zero {
+            ensure!(
+                value.is_none_or(|x| x.is_finite() && x >= 0.0),
+                "{field} is {}; a number of at least 0 is expected",
+                value.unwrap_or_default()
+            );
+        }
+        ensure!(
+            self.top_p.is_none_or(|x| x <= 1.0),
+            "top_p is {}; a number up to 1 is expected",
+            self.top_p.unwrap_or_default()
+        );
+        ensure!(
+            self.repetition_penalty
+                .is_none_or(|x| x.is_finite() && x > 0.0),
+            "repetition_penalty is {}; a number above 0 is expected",
+            self.repetition_penalty.unwrap_or_default()
+        );
+        Ok(())
+    }
+}
+
 impl Defaults {
     /// Reads the file of a model's folder; there need not be one.
     ///
@@ -56,6 +83,7 @@ impl Defaults {
         } else {
             File::default()
         };
+        file.check().with_context(name)?;
         let format = file.chat_format.as_deref().map(str::parse).transpose();
         Ok(Defaults {
             format: format

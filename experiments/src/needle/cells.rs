@@ -58,19 +58,19 @@ impl<'a> Prompts<'a> {
             let ids = tokenizer.encode(&document.text);
             check_ids(&document.source, &ids, &tokenizer, vocabulary)?;
             haystack.extend(ids);
-            if haystack.len() >= keys * longest {
-                haystack.truncate(keys * longest);
+            if haystack.len() >= keys.saturating_mul(longest) {
+                haystack.truncate(keys.saturating_mul(longest));
                 break;
             }
         }
         ensure!(
-            haystack.len() + 1 >= longest + keys,
+            haystack.len() >= (longest - 1).saturating_add(keys),
             "data.path = \"{}\": all documents hold {} tokens together, needle.lengths asks for {longest} and \
              needle.keys for {keys} different stretches; lower the length or give more text",
             data.path,
             haystack.len()
         );
-        if haystack.len() < keys * longest {
+        if haystack.len() < keys.saturating_mul(longest) {
             crate::tell(format_args!(
                 "warning: data.path = \"{}\": {} tokens are less than needle.keys = {keys} times {longest}: the \
                  haystacks of different keys overlap",

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Fewer trials than this say nothing about a cell: 4 of 4 is anything from 51 to 100 %.
 const FEWEST_KEYS: usize = 5;
+/// More are more than a figure shows.
+const MOST_DEPTHS: usize = 1000;
 
 /// `[needle]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,7 +69,7 @@ pub enum Scorer {
     /// (jzhang38/EasyContext). One pass.
     TeacherForced,
     /// The model writes on, always the most likely token; the values must occur in what it wrote, in any case and
-    /// order (RULER). A pass for every token.
+    /// order (RULER).
     Generate,
 }
 
@@ -144,7 +146,10 @@ impl NeedleConfig {
         let list = match &self.depths {
             Depths::Count(1) => return Ok(vec![0.5]),
             Depths::Count(count) => {
-                ensure!(*count > 0, "needle.depths = 0; give 1 or more");
+                ensure!(
+                    (1..=MOST_DEPTHS).contains(count),
+                    "needle.depths = {count}; give 1 to {MOST_DEPTHS}"
+                );
                 return Ok((0..*count).map(|i| i as f64 / (count - 1) as f64).collect());
             }
             Depths::List(list) => list,
@@ -232,6 +237,11 @@ impl NeedleConfig {
         ensure!(
             !self.lengths.is_empty(),
             "needle.lengths is empty; give context lengths such as [1024, 2048]"
+        );
+        ensure!(
+            self.lengths[0] >= 2,
+            "needle.lengths: {}; give 2 tokens or more",
+            self.lengths[0]
         );
         for pair in self.lengths.windows(2) {
             ensure!(

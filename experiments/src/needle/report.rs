@@ -166,9 +166,14 @@ impl Table<'_> {
             };
             row.extend(means.iter().map(number));
             let scores = means.iter().map(|mean| mean.map(|mean| mean.0));
-            row.push(match mastered(scores, threshold) {
-                0 => format!("< {}", labels[0]),
-                count => labels[count - 1].clone(),
+            let count = mastered(scores, threshold);
+            // Where counting ended at a length that was not measured, nothing is known of what comes after.
+            let open = means.get(count).is_some_and(Option::is_none);
+            row.push(match (count, open) {
+                (0, true) => "-".to_owned(),
+                (0, false) => format!("< {}", labels[0]),
+                (_, true) => format!("≥ {}", labels[count - 1]),
+                (_, false) => labels[count - 1].clone(),
             });
             rows.push(row);
         }

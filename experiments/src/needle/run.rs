@@ -71,7 +71,7 @@ impl<'a> NeedleRun<'a> {
                 let mut cost = model.pass_cost(&plans, 1);
                 if needle.scorers().contains(&Scorer::Generate) {
                     let options = score::options(total);
-                    cost.bytes += Decoder::cache_bytes(model, method, options)? as u64;
+                    cost.bytes += Decoder::cache_bytes(model, method, options)?;
                 }
                 costs.insert((index, total), cost);
             }

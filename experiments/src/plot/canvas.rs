@@ -206,7 +206,7 @@ impl Canvas {
     /// Writes the page as PNG.
     pub fn save_png(&self, path: &Path) -> Result<()> {
         let grid = (self.page.0 * FINE, self.page.1 * FINE);
-        let mut cells = vec![255u8; (grid.0 * grid.1 * 3) as usize];
+        let mut cells = vec![255u8; grid.0 as usize * grid.1 as usize * 3];
         let mut backend = BitMapBackend::with_buffer(&mut cells, grid);
         self.play(&mut backend, |backend, text, at, em, colour, align| {
             let (glyphs, width) = self.glyphs(text, em);

@@ -43,7 +43,8 @@ impl<'a> Legend<'a> {
         }
         // Cut the names.
         let em = 30.0;
-        let rows = rows((names.len() as f64 * em * 1.3 / TALLEST).ceil().max(2.0) as usize);
+        let wanted = (names.len() as f64 * em * 1.3 / TALLEST).ceil();
+        let rows = rows(wanted.clamp(2.0, 4.0) as usize);
         let columns = names.len().div_ceil(rows);
         let columns = vec![room / columns as f64; columns];
         Self {

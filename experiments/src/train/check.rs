@@ -127,7 +127,8 @@ impl TrainConfig {
     fn check_optimizer(&self) -> Result<()> {
         let optimizer = &self.optimizer;
         for (key, value) in [("beta_1", optimizer.beta_1), ("beta_2", optimizer.beta_2)] {
-            let good = (0.0..1.0).contains(&value);
+            // Computed with in f32.
+            let good = (0.0..1.0).contains(&(value as f32));
             let key = format!("optimizer.{key}");
             number(&key, value, good, "a number from 0 to below 1")?;
         }

@@ -126,7 +126,8 @@ impl Prober {
             }
             probed
                 .perplexity
-                .insert(name.clone(), (sum / count as f64).exp());
+                // JSON has no infinity.
+                .insert(name.clone(), (sum / count as f64).exp().min(f64::MAX));
         }
         for (name, prompts) in &self.prompts {
             let mut right = 0;

@@ -65,6 +65,10 @@ pub fn attention(
     m: usize,
 ) -> (Vec<f32>, Vec<f32>) {
     let [b, h, n, d] = q.rows.shape;
+    assert_eq!(keys.len(), n, "a range of keys for each query");
+    if n == 0 {
+        return (Vec::new(), Vec::new());
+    }
     let arch = Arch::new();
     let mut output = Vec::with_capacity(b * n * h * d);
     let mut lse = Vec::with_capacity(b * h * n);
@@ -103,11 +107,17 @@ pub fn attention(
 }
 
 /// First and past-the-last of `m` keys that each query sees, from `[n, 2]`.
+///
+/// # Panics
+/// If they go back from one query to the next: only what lies between the first and the last is read.
 pub fn key_ranges(keys: &[i32], m: usize) -> Vec<[usize; 2]> {
     let pairs = keys.as_chunks::<2>().0.iter();
-    pairs
-        .map(|&[start, end]| [start as usize, (end as usize).min(m)])
-        .collect()
+    let ranges: Vec<[usize; 2]> = pairs
+        .map(|&[start, end]| [(start as usize).min(m), (end as usize).min(m)])
+        .collect();
+    let ahead = |pair: &[[usize; 2]]| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1];
+    assert!(ranges.windows(2).all(ahead), "ranges of keys go back");
+    ranges
 }
 
 /// Where results go.

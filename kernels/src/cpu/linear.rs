@@ -45,6 +45,11 @@ pub enum To<'a> {
 pub fn linear(x: &[f32], weight: &Weight, to: To) -> Vec<f32> {
     let (inputs, outputs) = (weight.inputs, weight.outputs());
     let n = x.len() / inputs;
+    match &to {
+        To::Zero => {}
+        To::Bias(bias) => assert_eq!(bias.len(), outputs, "a bias for each output"),
+        To::Rows(rows) => assert_eq!(rows.len(), n * outputs, "rows to add to"),
+    }
     if n <= few::FEW {
         return few_rows(x, weight, to);
     }

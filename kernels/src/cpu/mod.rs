@@ -22,6 +22,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 
+pub use few::FEW as FEW_ROWS;
+
 use crate::Ops;
 use attention::{Queries, Tables, key_ranges};
 use keys::{Held, Rows};

@@ -123,6 +123,13 @@ pub fn rotary_pair(
             types: [q.dtype, k.dtype],
         });
     }
+    // WebGPU promises 8 buffers to a kernel, of which cubecl takes one; this one has 8 of its own.
+    if q.client.properties().hardware.max_bindings < 8 {
+        return Ok((
+            rotary(q, q_table.0, q_table.1)?,
+            rotary(k, k_table.0, k_table.1)?,
+        ));
+    }
     let ([b, h, n, d], [_, _, m, _]) = (q.shape().dims::<4>(), k.shape().dims::<4>());
     let q_output = empty(&q, [b, h, n, d], q.dtype);
     let k_output = empty(&k, [b, h, m, d], k.dtype);

@@ -21,8 +21,8 @@
 //! | a piece of `weights v` | `16 x 16` a plane | shared, f32 |
 //! | largest logit, half of the sum, half of the output | 1, 1, `d / 2` a unit | registers, f32 |
 //!
-//! Rows in shared memory are 16 bytes longer than their values, against bank conflicts, and every matrix
-//! begins at a multiple of 32 bytes, which matrix loads ask for.
+//! Rows in shared memory are 16 bytes longer than their values, against bank conflicts. So each begins at a multiple of 16
+//! bytes, which CUDA asks of the distance between rows, and every matrix at a multiple of 32.
 //!
 //! **Not run yet**: no device with such instructions was at hand. With both products written as loops
 //! instead, the kernel gave what the oracle gives on software Vulkan; the matrix instructions themselves are what is

@@ -21,7 +21,7 @@ use self::held::{Bf16, F16, F32, Held, Packing};
 use super::packed::Packed;
 use super::{Output, Weight, WeightValues};
 
-/// Rows that are few.
+/// Rows of activations that are few: the CPU adds their products up in another order than those of more.
 pub const FEW: usize = 16;
 /// Rows that meet a value of the weight together, where there is more than one.
 const TOGETHER: usize = 4;
@@ -106,6 +106,9 @@ impl Rows {
     pub fn product(&self, weight: &Weight) -> Vec<f32> {
         let outputs = weight.outputs();
         let mut out = vec![0f32; self.n * outputs];
+        if self.n == 0 {
+            return out;
+        }
         let target = Output(out.as_mut_ptr());
         let tasks = (0..outputs.div_ceil(OUTPUTS)).into_par_iter();
         tasks.for_each(|task| {
