@@ -155,7 +155,7 @@ pub fn score(args: &Args) -> Result<()> {
                 .display()
                 .to_string())
     );
-    // Shorter inputs that go through the model together are no more than the longest ones.
+    // The longest inputs decide; shorter ones that go through the model together are a few thousand tokens at most.
     let limit = memory::limit(None, &device);
     let weights = checkpoint
         .config

@@ -60,7 +60,7 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> WithSimd
 }
 
 impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, EACH, O, R> {
-    /// Outputs `which` of rows `row..row + R`, spread over a register
+    /// Outputs `which` of rows `row..row + R`, spread over a register.
     #[inline(always)]
     fn products<S: Simd>(&self, simd: S, which: [usize; O], row: usize) -> [[S::f32s; R]; O] {
         let Task { rows, of_group, .. } = self.0;
