@@ -44,7 +44,7 @@ enum Ends {
 }
 
 impl File {
-    /// The same rules as for the options.
+    /// The rules for the options; zero, which files may have, stands for the most probable token.
     fn check(&self) -> Result<()> {
         let at_least_zero = [("temperature", self.temperature), ("top_p", self.top_p)];
         for (field, value) in at_least_zero {
