@@ -1,20 +1,9 @@
-//! From a method to the bands of each layer.
+//! The plan of a layer: bands of keys, their rotary positions, a factor on each query.
 
-use std::ops::Range;
+use std::ops::{Index, Range};
 use std::sync::Arc;
 
-use longspan_rope::{Length, Rope, RopeError, Spectrum};
-
-use crate::{Alpha, LogN, LogNLength, Method};
-
-/// What a plan needs to know of a model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Model {
-    /// Rotary geometry and trained length.
-    pub rope: Rope,
-    /// Number of layers.
-    pub layers: usize,
-}
+use longspan_rope::Spectrum;
 
 /// A set of keys that a query attends to under one choice of positions and frequencies.
 ///
@@ -22,14 +11,14 @@ pub struct Model {
 /// equals one softmax over all their keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Band {
-    /// The keys each query sees: one half-open range of key indices a query; may be empty.
+    /// The keys of each query: one half-open range of key indices a query; may be empty.
     /// Neither end ever decreases from one query to the next.
     pub keys: Vec<Range<u32>>,
     /// Rotary position of each query.
     pub q_position: Vec<f64>,
     /// Rotary position of each key.
     pub k_position: Vec<f64>,
-    /// Frequencies by which the positions turn q and k, and the factor on their cos and sin.
+    /// Frequencies by which the positions rotate q and k, and the factor on their cos and sin.
     pub spectrum: Spectrum,
 }
 
@@ -43,7 +32,7 @@ pub struct LayerPlan {
 }
 
 impl LayerPlan {
-    /// The plan of `copies` sequences that lie side by side in one pass, each under this plan, none seeing
+    /// The plan of `copies` sequences concatenated in one pass, each under this plan, none seeing
     /// another.
     pub fn packed(&self, copies: usize) -> LayerPlan {
         let n = self.query_scale.len() as u32;
@@ -65,7 +54,7 @@ impl LayerPlan {
         }
     }
 
-    /// Whether the first tokens of a longer pass under `longer` get exactly what `self` gives them.
+    /// True if the first tokens of a longer pass under `longer` get exactly what `self` gives them.
     ///
     /// When it holds in every layer, causality makes the loss of those tokens equal, so one pass over
     /// the longer sequence yields the shorter one's numbers too.
@@ -82,250 +71,88 @@ impl LayerPlan {
                     && starts(&long.k_position, &short.k_position)
             })
     }
+
+    /// Keys that all queries see together.
+    pub fn seen(&self) -> u64 {
+        let keys = self.bands.iter().flat_map(|band| &band.keys);
+        keys.map(|keys| u64::from(keys.end - keys.start)).sum()
+    }
 }
 
-impl Method {
-    /// The plan of every layer for a pass over `length.total` tokens, first layer first. Layers with
-    /// equal plans share one.
-    ///
-    /// # Errors
-    /// When the windows do not fit the model's layers, or the frequency method refuses its options.
-    pub fn plan(&self, model: &Model, length: Length) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
-        self.plan_queries(model, length, 0..length.total)
+/// The plans of all layers of a model; equal ones are stored once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plans {
+    distinct: Vec<Arc<LayerPlan>>,
+    /// Index into `distinct` of each layer.
+    of_layer: Vec<usize>,
+}
+
+impl Plans {
+    /// Every different plan once, in the order of the first layer that has it.
+    pub fn distinct(&self) -> &[Arc<LayerPlan>] {
+        &self.distinct
     }
 
-    /// [`Method::plan`] for the queries at `queries` alone: key ranges, query positions and scales have one
-    /// entry for each of them, key positions one for each of `length.total` keys.
-    ///
-    /// # Errors
-    /// As [`Method::plan`].
-    pub fn plan_queries(
-        &self,
-        model: &Model,
-        length: Length,
-        queries: Range<usize>,
-    ) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
-        let windows = self.window.layers.sizes(model.layers)?;
-        if self.sinks > 0 && windows.iter().all(Option::is_none) {
-            return Err(PlanError::SinksWithoutWindow { sinks: self.sinks });
-        }
-        if self.window.alpha == Alpha::PerLayer && windows.iter().all(Option::is_none) {
-            return Err(PlanError::AlphaWithoutWindow);
-        }
-        let mut plans: Vec<Arc<LayerPlan>> = Vec::with_capacity(model.layers);
-        for window in windows {
-            let plan = self.layer_plan(&model.rope, length, queries.clone(), window)?;
-            let known = plans.iter().find(|known| ***known == plan).cloned();
-            plans.push(known.unwrap_or_else(|| Arc::new(plan)));
-        }
-        Ok(plans)
+    /// For each layer the index of its plan in [`distinct`](Plans::distinct).
+    pub fn of_layer(&self) -> &[usize] {
+        &self.of_layer
     }
 
-    /// For each layer, how many tokens up to a query the method lets it see beside the first [`sinks`](Method::sinks);
-    /// `None` where it sees all.
-    ///
-    /// # Errors
-    /// When the windows do not fit the model's layers.
-    pub fn windows(&self, layers: usize) -> Result<Vec<Option<usize>>, PlanError> {
-        self.window.layers.sizes(layers)
+    /// The plan of each layer, first layer first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<LayerPlan>> {
+        self.of_layer.iter().map(|&plan| &self.distinct[plan])
     }
 
-    fn layer_plan(
-        &self,
-        rope: &Rope,
-        length: Length,
-        queries: Range<usize>,
-        window: Option<usize>,
-    ) -> Result<LayerPlan, PlanError> {
-        let seen = match (self.window.alpha, window) {
-            (Alpha::PerLayer, Some(window)) => Length {
-                total: length.total.min(window),
-                prefill: length.prefill.min(window),
-            },
-            _ => length,
-        };
-        let spectrum = self.rope.spectrum(rope, seen)?;
-        let positions = |tokens: Range<usize>| tokens.map(|i| i as f64).collect();
-        let band = |keys| Band {
-            keys,
-            q_position: positions(queries.clone()),
-            k_position: positions(0..length.total),
-            spectrum: spectrum.clone(),
-        };
+    /// Number of layers.
+    pub fn len(&self) -> usize {
+        self.of_layer.len()
+    }
 
-        let rows = queries.start as u32..queries.end as u32;
-        let first_in_window = |i: u32| match window {
-            Some(window) => (i as usize + 1).saturating_sub(window) as u32,
-            None => 0,
-        };
-        let mut bands = vec![band(
-            rows.clone().map(|i| first_in_window(i)..i + 1).collect(),
-        )];
-        // The sinks keep their true positions and are a band of their own, so that a kernel walks
-        // over two short ranges of keys and never over what lies between them.
-        if self.sinks > 0 && window.is_some() {
-            let sinks = self.sinks.min(length.total) as u32;
-            bands.push(band(
-                rows.map(|i| 0..sinks.min(first_in_window(i))).collect(),
-            ));
-        }
+    /// True if there are no layers.
+    pub fn is_empty(&self) -> bool {
+        self.of_layer.is_empty()
+    }
 
-        let visible =
-            |row: usize| -> usize { bands.iter().map(|band| band.keys[row].len()).sum::<usize>() };
-        let log_trained = (rope.trained as f64).ln();
-        let query_scale = queries
-            .clone()
-            .enumerate()
-            .map(|(row, i)| match self.logn {
-                LogN::Off => 1.0,
-                LogN::On(LogNLength::Position) => ((i + 1) as f64).ln() / log_trained,
-                LogN::On(LogNLength::Visible) => (visible(row) as f64).ln() / log_trained,
-            })
-            .map(|scale| scale.max(1.0))
+    /// [`LayerPlan::is_prefix_of`] in every layer.
+    pub fn is_prefix_of(&self, longer: &Plans) -> bool {
+        let mut pairs: Vec<(usize, usize)> = (self.of_layer.iter().copied())
+            .zip(longer.of_layer.iter().copied())
             .collect();
-        Ok(LayerPlan { bands, query_scale })
+        pairs.sort_unstable();
+        pairs.dedup();
+        self.len() == longer.len()
+            && (pairs.iter()).all(|&(a, b)| self.distinct[a].is_prefix_of(&longer.distinct[b]))
+    }
+
+    /// [`LayerPlan::packed`] in every layer.
+    pub fn packed(&self, copies: usize) -> Plans {
+        let distinct = self.distinct.iter();
+        Plans {
+            distinct: distinct.map(|plan| Arc::new(plan.packed(copies))).collect(),
+            of_layer: self.of_layer.clone(),
+        }
     }
 }
 
-/// Why a method cannot be planned for a model.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The windows cover another number of layers than the model has.
-    #[error(
-        "window.layers covers {given} layers, the model has {layers}; give one size for all, a list of \
-         {layers} sizes, or runs that add up to {layers}"
-    )]
-    WindowLayers {
-        /// Layers that the config's windows cover.
-        given: usize,
-        /// Layers of the model.
-        layers: usize,
-    },
-    /// Sinks keep tokens visible outside a window, and no layer has one.
-    #[error(
-        "sinks = {sinks}, but no layer has a window, so all tokens are visible; give a window too, or remove sinks"
-    )]
-    SinksWithoutWindow {
-        /// The config's sinks.
-        sinks: usize,
-    },
-    /// Per-layer frequencies follow the windows, and no layer has one.
-    #[error(
-        "window.alpha = \"per_layer\", but no layer has a window; give windows, or remove alpha"
-    )]
-    AlphaWithoutWindow,
-    /// The frequency method refused.
-    #[error(transparent)]
-    Rope(#[from] RopeError),
+impl Index<usize> for Plans {
+    type Output = LayerPlan;
+
+    fn index(&self, layer: usize) -> &LayerPlan {
+        &self.distinct[self.of_layer[layer]]
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn plans(method: serde_json::Value, trained: usize, n: usize) -> Vec<Arc<LayerPlan>> {
-        let rope = Rope {
-            dim: 8,
-            base: 1e4,
-            trained,
-        };
-        let method: Method = serde_json::from_value(method).unwrap();
-        let length = Length {
-            total: n,
-            prefill: n,
-        };
-        method.plan(&Model { rope, layers: 2 }, length).unwrap()
-    }
-
-    /// Published values of `ln i / ln L`.
-    #[test]
-    fn logn_has_its_golden_values() {
-        let logn = json!({"name": "logn", "logn": true});
-        for (trained, position, expected) in [
-            (2048, 4096, 1.09091),
-            (2048, 8192, 1.18182),
-            (2048, 16384, 1.27273),
-            (2048, 32768, 1.36364),
-            (8192, 16384, 1.07692),
-            (8192, 32768, 1.15385),
-        ] {
-            let plan = &plans(logn.clone(), trained, position)[0];
-            let scale = plan.query_scale[position - 1];
-            assert!(
-                (scale - expected).abs() < 5e-6,
-                "{trained} {position}: {scale}"
-            );
-            assert_eq!(plan.query_scale[..trained], vec![1.0; trained]);
-            assert!(plan.query_scale[trained] > 1.0);
+/// The plans of layers, first layer first.
+impl FromIterator<LayerPlan> for Plans {
+    fn from_iter<I: IntoIterator<Item = LayerPlan>>(layers: I) -> Self {
+        let mut plans = Plans::default();
+        for plan in layers {
+            let known = plans.distinct.iter().position(|known| **known == plan);
+            plans.of_layer.push(known.unwrap_or_else(|| {
+                plans.distinct.push(Arc::new(plan));
+                plans.distinct.len() - 1
+            }));
         }
-    }
-
-    #[test]
-    fn windows_and_sinks_are_disjoint_ranges() {
-        let method = json!({"name": "w", "window": [3, "full"], "sinks": 2,
-            "logn": {"length": "visible"}});
-        let plans = plans(method, 4, 7);
-        let [near, sinks] = plans[0].bands.as_slice() else {
-            panic!("two bands")
-        };
-        assert_eq!(near.keys, [0..1, 0..2, 0..3, 1..4, 2..5, 3..6, 4..7]);
-        assert_eq!(sinks.keys, [0..0, 0..0, 0..0, 0..1, 0..2, 0..2, 0..2]);
-        // Five tokens are seen from the fifth query on, more than the four that were trained.
-        let five = 5f64.ln() / 4f64.ln();
-        assert_eq!(plans[0].query_scale, [1.0, 1.0, 1.0, 1.0, five, five, five]);
-        assert_eq!(plans[1].bands.len(), 1);
-        assert_eq!(plans[1].bands[0].keys[6], 0..7);
-    }
-
-    /// Every row of a plan can be had alone.
-    #[test]
-    fn queries_can_be_planned_apart() {
-        let rope = Rope {
-            dim: 8,
-            base: 1e4,
-            trained: 6,
-        };
-        let model = Model { rope, layers: 2 };
-        let length = Length {
-            total: 20,
-            prefill: 20,
-        };
-        let method = json!({"name": "all", "rope": {"kind": "dynamic_ntk"}, "window": [5, "full"], "sinks": 2,
-            "logn": {"length": "visible"}});
-        let method: Method = serde_json::from_value(method).unwrap();
-        let whole = method.plan(&model, length).unwrap();
-        for queries in [0..1, 3..9, 19..20] {
-            let part = method
-                .plan_queries(&model, length, queries.clone())
-                .unwrap();
-            for (whole, part) in whole.iter().zip(&part) {
-                assert_eq!(part.query_scale, whole.query_scale[queries.clone()]);
-                for (whole, part) in whole.bands.iter().zip(&part.bands) {
-                    assert_eq!(part.keys, whole.keys[queries.clone()]);
-                    assert_eq!(part.q_position, whole.q_position[queries.clone()]);
-                    assert_eq!(part.k_position, whole.k_position);
-                    assert_eq!(part.spectrum, whole.spectrum);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn only_plans_that_agree_are_prefixes() {
-        let prefix = |method: serde_json::Value, short, long| {
-            let (a, b) = (plans(method.clone(), 8, short), plans(method, 8, long));
-            a.iter().zip(&b).all(|(a, b)| a.is_prefix_of(b))
-        };
-        let fixed = json!({"name": "w", "window": 5, "sinks": 1, "logn": true});
-        assert!(prefix(fixed.clone(), 6, 30) && !prefix(fixed, 30, 6));
-        let dynamic = json!({"name": "d", "rope": {"kind": "dynamic_ntk"}});
-        assert!(prefix(dynamic.clone(), 4, 8) && prefix(dynamic.clone(), 9, 16));
-        assert!(!prefix(dynamic, 8, 9));
-        // With alpha from the window, nothing depends on the length once the window is full.
-        let layered = json!({"name": "l", "rope": {"kind": "dynamic_ntk"},
-            "window": {"layers": 12, "alpha": "per_layer"}});
-        assert!(prefix(layered.clone(), 12, 30) && !prefix(layered, 8, 30));
+        plans
     }
 }

@@ -5,10 +5,12 @@
 use serde::Deserialize;
 
 use crate::options::parse;
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `dynamic_ntk`.
-pub struct Method;
+/// Registry entry of `dynamic_ntk`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +32,7 @@ fn alpha(n: usize, trained: usize) -> f64 {
     2.0 * n.div_ceil(trained).next_power_of_two() as f64 - 1.0
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "dynamic_ntk"
     }
@@ -51,13 +53,15 @@ impl FrequencyMethod for Method {
                       from the total length of the pass",
         }]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let Params { freeze } = parse(self, options)?;
         let n = match freeze {
@@ -130,7 +134,7 @@ mod tests {
             (32768, 327366.4),
         ];
         for (n, base) in golden {
-            let spectrum = Method
+            let spectrum = Frequencies
                 .spectrum(&rope(1e4, 2048), whole(n), &Options::new())
                 .unwrap();
             assert_close(base_of(&spectrum), base, 0.05);
@@ -146,18 +150,20 @@ mod tests {
         };
         let frozen = options(json!({ "freeze": "prefill" }));
         assert_eq!(
-            Method.spectrum(&rope, length, &frozen).unwrap(),
-            Method
+            Frequencies.spectrum(&rope, length, &frozen).unwrap(),
+            Frequencies
                 .spectrum(&rope, whole(4096), &Options::new())
                 .unwrap()
         );
         assert_eq!(
-            Method.spectrum(&rope, length, &Options::new()).unwrap(),
-            Method
+            Frequencies
+                .spectrum(&rope, length, &Options::new())
+                .unwrap(),
+            Frequencies
                 .spectrum(&rope, whole(8192), &Options::new())
                 .unwrap()
         );
-        let message = Method
+        let message = Frequencies
             .spectrum(&rope, length, &options(json!({ "freeze": "first" })))
             .unwrap_err()
             .to_string();

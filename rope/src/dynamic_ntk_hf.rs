@@ -4,10 +4,12 @@
 use serde::Deserialize;
 
 use crate::options::{at_least_one, parse};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `dynamic_ntk_hf`.
-pub struct Method;
+/// Registry entry of `dynamic_ntk_hf`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -21,7 +23,7 @@ impl Default for Params {
     }
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "dynamic_ntk_hf"
     }
@@ -41,13 +43,15 @@ impl FrequencyMethod for Method {
             meaning: "f >= 1, how fast the base grows with the length",
         }]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let Params { factor } = parse(self, options)?;
         let f = at_least_one(self.name(), "factor", factor)?;
@@ -78,7 +82,7 @@ mod tests {
             (4096, 4, 10000.0),
         ];
         for (n, factor, base) in golden {
-            let spectrum = Method
+            let spectrum = Frequencies
                 .spectrum(
                     &rope(1e4, 8192),
                     whole(n),
@@ -93,8 +97,8 @@ mod tests {
     fn factor_two_is_qwens_rule_at_powers_of_two() {
         let rope = rope(1e4, 2048);
         for n in [2048, 4096, 8192, 16384, 32768] {
-            let ours = Method.spectrum(&rope, whole(n), &options(json!({ "factor": 2 })));
-            let qwen = crate::dynamic_ntk::Method.spectrum(&rope, whole(n), &Options::new());
+            let ours = Frequencies.spectrum(&rope, whole(n), &options(json!({ "factor": 2 })));
+            let qwen = crate::dynamic_ntk::Frequencies.spectrum(&rope, whole(n), &Options::new());
             assert_eq!(ours.unwrap(), qwen.unwrap());
         }
     }

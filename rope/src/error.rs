@@ -1,33 +1,33 @@
-//! What can be wrong with a method's name, its options, or the model it is asked about.
+//! Errors of names, options and model geometry.
 
-/// Why a frequency method gave no [`Spectrum`](crate::Spectrum).
+/// Why a variant of an axis refused its name, its options or the model.
 #[derive(Debug, thiserror::Error)]
-pub enum RopeError {
-    /// No method has this name.
-    #[error("there is no rope method `{kind}`; set kind to one of: {}", known.join(", "))]
-    UnknownMethod {
+pub enum OptionError {
+    /// No variant has this name.
+    #[error("there is no `{kind}`; set kind to one of: {}", known.join(", "))]
+    Unknown {
         /// The name asked for.
         kind: String,
-        /// Every name there is.
+        /// All names of the axis.
         known: Vec<&'static str>,
     },
 
-    /// The options are not what the method takes: an unknown or missing key, or a value of the wrong type.
-    #[error("rope method `{method}`: {reason}; {}", takes(valid))]
+    /// An unknown or missing key, or a value of the wrong type.
+    #[error("`{variant}`: {reason}; {}", takes(valid))]
     Options {
-        /// The method.
-        method: &'static str,
-        /// What deserializing the options says, with the key and the value.
+        /// The variant.
+        variant: &'static str,
+        /// Serde's message, with the key and the value.
         reason: serde_json::Error,
-        /// The options that the method takes.
+        /// The options that the variant takes.
         valid: Vec<&'static str>,
     },
 
-    /// A key is missing that this combination of options needs.
-    #[error("rope method `{method}`: `{key}` is missing; {remedy}")]
+    /// This combination of options needs another key.
+    #[error("`{variant}`: `{key}` is missing; {remedy}")]
     Missing {
-        /// The method.
-        method: &'static str,
+        /// The variant.
+        variant: &'static str,
         /// The missing key.
         key: &'static str,
         /// What to do.
@@ -36,11 +36,11 @@ pub enum RopeError {
 
     /// Two options exclude each other.
     #[error(
-        "rope method `{method}`: `{key}` = {value} and `{other}` = {other_value} exclude each other; {remedy}"
+        "`{variant}`: `{key}` = {value} and `{other}` = {other_value} exclude each other; {remedy}"
     )]
     Conflict {
-        /// The method.
-        method: &'static str,
+        /// The variant.
+        variant: &'static str,
         /// One key.
         key: &'static str,
         /// Its value.
@@ -54,10 +54,10 @@ pub enum RopeError {
     },
 
     /// A value is out of range.
-    #[error("rope method `{method}`: `{key}` is {value}, but must be {rule}; change it")]
+    #[error("`{variant}`: `{key}` is {value}, but must be {rule}; change it")]
     Value {
-        /// The method.
-        method: &'static str,
+        /// The variant.
+        variant: &'static str,
         /// The key, with an index for an element of a list.
         key: String,
         /// The value given.
@@ -66,13 +66,20 @@ pub enum RopeError {
         rule: String,
     },
 
-    /// An option names a file, and the file has not been read yet.
-    #[error(
-        "rope method `{method}`: `{key}` = {path:?} has not been read; resolve the options before asking for a spectrum"
-    )]
+    /// The options are right, but not for this model.
+    #[error("`{variant}`: {reason}")]
+    Misfit {
+        /// The variant.
+        variant: &'static str,
+        /// Key, both values, and what to do.
+        reason: String,
+    },
+
+    /// An option names a file that was not read yet; see [`Axis::resolve`](crate::Axis::resolve).
+    #[error("`{variant}`: `{key}` = {path:?} has not been read; resolve the options first")]
     Unresolved {
-        /// The method.
-        method: &'static str,
+        /// The variant.
+        variant: &'static str,
         /// The key that names the file.
         key: &'static str,
         /// The file.
@@ -80,16 +87,28 @@ pub enum RopeError {
     },
 
     /// A file that an option names cannot be used.
-    #[error("rope method `{method}`: `{key}` = {path:?}: {reason}")]
+    #[error("`{variant}`: `{key}` = {path:?}: {reason}")]
     File {
-        /// The method.
-        method: &'static str,
+        /// The variant.
+        variant: &'static str,
         /// The key that names the file.
         key: &'static str,
         /// The file.
         path: String,
         /// What is wrong with it, and what to do.
         reason: String,
+    },
+
+    /// Runs of layers that do not divide the layers of the model.
+    #[error(
+        "layers: the runs cover {given} layers, the model has {layers}; runs repeat over the \
+         model, so their sum must divide {layers}"
+    )]
+    Runs {
+        /// Layers that the runs cover.
+        given: usize,
+        /// Layers of the model.
+        layers: usize,
     },
 
     /// The model's geometry or the lengths are impossible.

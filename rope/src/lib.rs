@@ -7,40 +7,37 @@
 //! Notation in the formulas: `d` rotated dimension, `b` base, `theta_i = b^(-2i/d)`, `lambda_i = 2 pi / theta_i`
 //! (tokens for one full turn), `L` trained length, `n` current length, `s` scale.
 //!
-//! A new method is one file that defines `Method` and one word in `methods!` below; `tests/registry.rs` then asks for
-//! its golden values and for a case in which it is plain RoPE.
+//! A new method is one file that defines `Frequencies` and one word in the registry below;
+//! `tests/registry.rs` then asks for its golden values and for a case in which it is plain RoPE.
 //!
 //! ```
-//! use longspan_rope::{Length, Rope, RopeConfig};
+//! use longspan_rope::{Choice, FrequencyMethod, Length, Rope};
 //!
 //! let rope = Rope { dim: 128, base: 10_000.0, trained: 2048 };
-//! let config: RopeConfig = serde_json::from_str(r#"{ "kind": "yarn", "factor": 4.0 }"#)?;
-//! let spectrum = config.spectrum(&rope, Length { total: 8192, prefill: 8192 })?;
+//! let choice: Choice<dyn FrequencyMethod> =
+//!     serde_json::from_str(r#"{ "kind": "yarn", "factor": 4.0 }"#)?;
+//! let spectrum = choice.spectrum(&rope, Length::whole(8192))?;
 //! assert_eq!(spectrum.inv_freq.len(), 64);
 //! assert_eq!(spectrum.inv_freq[0], 1.0);
 //! assert!((spectrum.mscale - 1.1386).abs() < 1e-4);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod config;
+mod choice;
 mod error;
 mod options;
+mod registry;
 
-pub use config::RopeConfig;
-pub use error::RopeError;
-pub use options::{OptionDoc, Options};
+pub use choice::{Choice, PerLayer};
+pub use error::OptionError;
+pub use options::{Options, at_least_one, parse, positive};
+pub use registry::{Axis, OptionDoc, Variant, find};
 
-/// Declares each method's module and lists its `Method` in [`METHODS`].
-macro_rules! methods {
-    ($($name:ident),* $(,)?) => {
-        $(pub mod $name;)*
-
-        /// Every frequency method, in the order in which help texts list them.
-        pub static METHODS: &[&dyn FrequencyMethod] = &[$(&$name::Method),*];
-    };
+registry! {
+    /// Every frequency method, in the order in which help texts list them.
+    pub static METHODS: [dyn FrequencyMethod] = Frequencies;
+    none, linear, ntk, dynamic_ntk, dynamic_ntk_hf, ntk_by_parts, yarn, longrope, llama3
 }
-
-methods! { none, linear, ntk, dynamic_ntk, dynamic_ntk_hf, ntk_by_parts, yarn, longrope, llama3 }
 
 /// The rotary geometry of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +52,7 @@ pub struct Rope {
 
 impl Rope {
     /// The `dim / 2` frequencies `base^(-2i/dim)` for any base, in radians per position.
-    pub(crate) fn inv_freq(&self, base: f64) -> Vec<f64> {
+    pub fn inv_freq(&self, base: f64) -> Vec<f64> {
         let d = self.dim as f64;
         (0..self.dim / 2)
             .map(|i| base.powf(-2.0 * i as f64 / d))
@@ -87,6 +84,16 @@ pub struct Length {
     pub prefill: usize,
 }
 
+impl Length {
+    /// `n` tokens in one forward call.
+    pub fn whole(n: usize) -> Self {
+        Length {
+            total: n,
+            prefill: n,
+        }
+    }
+}
+
 /// What a frequency method decides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spectrum {
@@ -97,57 +104,57 @@ pub struct Spectrum {
 }
 
 /// A rule that chooses the rotary frequencies; the entries of [`METHODS`].
-pub trait FrequencyMethod: Sync {
-    /// The `kind` that selects the method in a config.
-    fn name(&self) -> &'static str;
-
-    /// One line that says what the method does.
-    fn summary(&self) -> &'static str;
-
-    /// Where the rule comes from: a paper or a file.
-    fn source(&self) -> &'static str;
-
-    /// Every option the method takes; any other is refused.
-    fn options(&self) -> &'static [OptionDoc];
-
-    /// Replaces options that name a file by what the file says. Does nothing unless a method overrides it.
+pub trait FrequencyMethod: Variant {
+    /// Replaces options that name a file by the file's content. Most methods have none.
     ///
     /// # Errors
     /// The file cannot be read, lacks what is needed, or contradicts the other options.
-    fn resolve(&self, _options: &mut Options) -> Result<(), RopeError> {
+    fn resolve(&self, _options: &mut Options) -> Result<(), OptionError> {
         Ok(())
     }
 
     /// The frequencies and temperature for a pass of this length.
     ///
     /// # Errors
-    /// An option is unknown, missing, out of range or contradicts another; `rope` or `length` is impossible.
+    /// An option is unknown, missing, out of range or contradicts another; `rope` or `length` is
+    /// impossible.
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError>;
+    ) -> Result<Spectrum, OptionError>;
 }
 
-/// The method called `name`.
+impl Axis for dyn FrequencyMethod {
+    const DEFAULT: &'static str = "none";
+
+    fn registry() -> &'static [&'static Self] {
+        METHODS
+    }
+
+    fn resolve(&self, options: &mut Options) -> Result<(), OptionError> {
+        FrequencyMethod::resolve(self, options)
+    }
+}
+
+impl Choice<dyn FrequencyMethod> {
+    /// The spectrum for a model and lengths: `rope.dim / 2` frequencies, in radians per position.
+    ///
+    /// # Errors
+    /// The method is unknown, its options are wrong or not resolved, or `rope` or `length` is
+    /// impossible.
+    pub fn spectrum(&self, rope: &Rope, length: Length) -> Result<Spectrum, OptionError> {
+        self.variant()?.spectrum(rope, length, self.options())
+    }
+}
+
+/// Refuses a geometry or lengths for which no formula is defined.
 ///
 /// # Errors
-/// [`RopeError::UnknownMethod`], which lists the known names.
-pub fn method(name: &str) -> Result<&'static dyn FrequencyMethod, RopeError> {
-    METHODS
-        .iter()
-        .copied()
-        .find(|method| method.name() == name)
-        .ok_or_else(|| RopeError::UnknownMethod {
-            kind: name.to_owned(),
-            known: METHODS.iter().map(|method| method.name()).collect(),
-        })
-}
-
-/// Refuses a geometry or lengths for which no formula means anything.
-pub(crate) fn check(rope: &Rope, length: Length) -> Result<(), RopeError> {
-    let wrong = |key, value: String, rule: String| Err(RopeError::Geometry { key, value, rule });
+/// [`OptionError::Geometry`].
+pub fn check(rope: &Rope, length: Length) -> Result<(), OptionError> {
+    let wrong = |key, value: String, rule: String| Err(OptionError::Geometry { key, value, rule });
     if rope.dim < 2 || rope.dim % 2 == 1 {
         return wrong("dim", rope.dim.to_string(), "even and at least 2".into());
     }
@@ -179,12 +186,8 @@ pub(crate) mod testing {
         }
     }
 
-    /// A pass of `n` tokens in one forward call.
     pub fn whole(n: usize) -> Length {
-        Length {
-            total: n,
-            prefill: n,
-        }
+        Length::whole(n)
     }
 
     pub fn options(json: serde_json::Value) -> Options {

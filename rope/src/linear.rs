@@ -4,10 +4,12 @@
 use serde::Deserialize;
 
 use crate::options::{at_least_one, parse};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `linear`.
-pub struct Method;
+/// Registry entry of `linear`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +17,7 @@ struct Params {
     factor: f64,
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "linear"
     }
@@ -35,13 +37,15 @@ impl FrequencyMethod for Method {
             meaning: "s >= 1, the wanted length over the trained one",
         }]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let Params { factor } = parse(self, options)?;
         let s = at_least_one(self.name(), "factor", factor)?;
@@ -63,7 +67,7 @@ mod tests {
 
     #[test]
     fn every_frequency_is_divided() {
-        let spectrum = Method
+        let spectrum = Frequencies
             .spectrum(
                 &rope(1e4, 2048),
                 whole(8192),
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn the_factor_must_be_given_and_at_least_one() {
         let refuse = |json| {
-            Method
+            Frequencies
                 .spectrum(&rope(1e4, 2048), whole(8192), &options(json))
                 .unwrap_err()
                 .to_string()

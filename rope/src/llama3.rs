@@ -6,10 +6,12 @@ use serde::Deserialize;
 
 use crate::ntk_by_parts::{Ramp, check_betas, inv_freq};
 use crate::options::{at_least_one, parse};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `llama3`.
-pub struct Method;
+/// Registry entry of `llama3`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,7 +31,7 @@ impl Default for Params {
     }
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "llama3"
     }
@@ -61,13 +63,15 @@ impl FrequencyMethod for Method {
             },
         ]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let params: Params = parse(self, options)?;
         let s = at_least_one(self.name(), "factor", params.factor)?;
@@ -97,7 +101,7 @@ mod tests {
     fn the_three_regions_of_the_published_rule() {
         let rope = rope(5e5, 8192);
         let plain = rope.inv_freq(rope.base);
-        let scaled = Method
+        let scaled = Frequencies
             .spectrum(&rope, whole(32768), &Options::new())
             .unwrap()
             .inv_freq;
@@ -122,7 +126,7 @@ mod tests {
     #[test]
     fn the_ends_of_the_ramp_must_be_in_order() {
         let swapped = options(json!({ "low_freq_factor": 4, "high_freq_factor": 1 }));
-        let message = Method
+        let message = Frequencies
             .spectrum(&rope(5e5, 8192), whole(8192), &swapped)
             .unwrap_err()
             .to_string();

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::options::{at_least_one, parse, positive};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `longrope`.
-pub struct Method;
+/// Registry entry of `longrope`.
+pub struct Frequencies;
 
 const NAME: &str = "longrope";
 
@@ -26,7 +28,7 @@ struct Params {
     config: Option<String>,
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -71,8 +73,10 @@ impl FrequencyMethod for Method {
             },
         ]
     }
+}
 
-    fn resolve(&self, options: &mut Options) -> Result<(), RopeError> {
+impl FrequencyMethod for Frequencies {
+    fn resolve(&self, options: &mut Options) -> Result<(), OptionError> {
         let Params {
             short_factor,
             long_factor,
@@ -82,8 +86,8 @@ impl FrequencyMethod for Method {
         let Some(path) = config else { return Ok(()) };
         for (key, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
             if let Some(list) = list {
-                return Err(RopeError::Conflict {
-                    method: NAME,
+                return Err(OptionError::Conflict {
+                    variant: NAME,
                     key,
                     value: format!("{list:?}"),
                     other: "config",
@@ -95,8 +99,8 @@ impl FrequencyMethod for Method {
         let read = fs::read_to_string(&path)
             .map_err(|error| error.to_string())
             .and_then(|text| from_config_json(&text))
-            .map_err(|reason| RopeError::File {
-                method: NAME,
+            .map_err(|reason| OptionError::File {
+                variant: NAME,
                 key: "config",
                 path,
                 reason,
@@ -118,12 +122,12 @@ impl FrequencyMethod for Method {
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let params: Params = parse(self, options)?;
         if let Some(path) = params.config {
-            return Err(RopeError::Unresolved {
-                method: NAME,
+            return Err(OptionError::Unresolved {
+                variant: NAME,
                 key: "config",
                 path,
             });
@@ -147,15 +151,19 @@ impl FrequencyMethod for Method {
     }
 }
 
-fn divisors(key: &'static str, list: Option<Vec<f64>>, rope: &Rope) -> Result<Vec<f64>, RopeError> {
-    let list = list.ok_or(RopeError::Missing {
-        method: NAME,
+fn divisors(
+    key: &'static str,
+    list: Option<Vec<f64>>,
+    rope: &Rope,
+) -> Result<Vec<f64>, OptionError> {
+    let list = list.ok_or(OptionError::Missing {
+        variant: NAME,
         key,
         remedy: "give short_factor and long_factor, or config = the path of a config.json that has them",
     })?;
     if list.len() != rope.dim / 2 {
-        return Err(RopeError::Value {
-            method: NAME,
+        return Err(OptionError::Value {
+            variant: NAME,
             key: key.to_owned(),
             value: format!("a list of {}", list.len()),
             rule: format!("a list of dim/2 = {}", rope.dim / 2),
@@ -171,10 +179,10 @@ fn temperature(
     factor: Option<f64>,
     attention_factor: Option<f64>,
     rope: &Rope,
-) -> Result<f64, RopeError> {
+) -> Result<f64, OptionError> {
     match (factor, attention_factor) {
-        (Some(factor), Some(attention_factor)) => Err(RopeError::Conflict {
-            method: NAME,
+        (Some(factor), Some(attention_factor)) => Err(OptionError::Conflict {
+            variant: NAME,
             key: "factor",
             value: factor.to_string(),
             other: "attention_factor",
@@ -186,8 +194,8 @@ fn temperature(
             Ok((1.0 + s.ln() / (rope.trained as f64).ln()).sqrt())
         }
         (None, Some(attention_factor)) => positive(NAME, "attention_factor", attention_factor),
-        (None, None) => Err(RopeError::Missing {
-            method: NAME,
+        (None, None) => Err(OptionError::Missing {
+            variant: NAME,
             key: "factor",
             remedy: "give the wanted length over the trained one, or attention_factor",
         }),
@@ -273,7 +281,7 @@ mod tests {
         let (short, long) = (vec![1.5; 64], vec![6.0; 64]);
         let options = options(json!({ "short_factor": short, "long_factor": long, "factor": 4 }));
         let rope = rope(1e4, 2048);
-        let at = |n| Method.spectrum(&rope, whole(n), &options).unwrap();
+        let at = |n| Frequencies.spectrum(&rope, whole(n), &options).unwrap();
         assert_eq!(at(2048).inv_freq[0], 1.0 / 1.5);
         assert_eq!(at(2049).inv_freq[0], 1.0 / 6.0);
         assert_eq!(at(2048).mscale, at(2049).mscale);
@@ -283,7 +291,7 @@ mod tests {
     #[test]
     fn a_config_json_stands_for_its_lists() {
         let mut found = options(json!({ "config": CONFIG }));
-        Method.resolve(&mut found).unwrap();
+        Frequencies.resolve(&mut found).unwrap();
         let expected = json!({
             "short_factor": [1.0, 1.0, 1.0, 1.25, 1.5, 1.5, 2.0, 2.0],
             "long_factor": [1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0],
@@ -291,14 +299,14 @@ mod tests {
         });
         assert_eq!(found, options(expected));
         let again = found.clone();
-        Method.resolve(&mut found).unwrap();
+        Frequencies.resolve(&mut found).unwrap();
         assert_eq!(found, again);
     }
 
     #[test]
     fn a_temperature_given_beside_the_config_wins() {
         let mut found = options(json!({ "config": CONFIG, "attention_factor": 1.25 }));
-        Method.resolve(&mut found).unwrap();
+        Frequencies.resolve(&mut found).unwrap();
         assert_eq!(found["attention_factor"], json!(1.25));
         assert!(!found.contains_key("factor"));
     }
@@ -323,7 +331,12 @@ mod tests {
 
     #[test]
     fn files_that_cannot_be_used_are_named() {
-        let refuse = |json| Method.resolve(&mut options(json)).unwrap_err().to_string();
+        let refuse = |json| {
+            Frequencies
+                .resolve(&mut options(json))
+                .unwrap_err()
+                .to_string()
+        };
         let absent = refuse(json!({ "config": "no/such/config.json" }));
         assert!(absent.contains("no/such/config.json"), "{absent}");
         let both = refuse(json!({ "config": CONFIG, "long_factor": [1.0] }));
@@ -336,7 +349,7 @@ mod tests {
     #[test]
     fn mistakes_in_the_options_name_both_values() {
         let refuse = |json| {
-            Method
+            Frequencies
                 .spectrum(&rope(1e4, 2048), whole(8192), &options(json))
                 .unwrap_err()
                 .to_string()

@@ -3,16 +3,18 @@
 use serde::Deserialize;
 
 use crate::options::parse;
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `none`.
-pub struct Method;
+/// Registry entry of `none`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Params {}
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "none"
     }
@@ -24,17 +26,15 @@ impl FrequencyMethod for Method {
     fn source(&self) -> &'static str {
         "RoFormer, arXiv 2104.09864"
     }
+}
 
-    fn options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let Params {} = parse(self, options)?;
         Ok(Spectrum {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn frequencies_are_geometric() {
-        let spectrum = Method
+        let spectrum = Frequencies
             .spectrum(&rope(1e4, 2048), whole(32768), &Options::new())
             .unwrap();
         assert_eq!(spectrum.inv_freq[0], 1.0);

@@ -4,10 +4,12 @@
 use serde::Deserialize;
 
 use crate::options::{at_least_one, parse};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `ntk`.
-pub struct Method;
+/// Registry entry of `ntk`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +17,7 @@ struct Params {
     factor: f64,
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "ntk"
     }
@@ -36,13 +38,15 @@ impl FrequencyMethod for Method {
                       trained one, since frequencies between are divided by less",
         }]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let Params { factor } = parse(self, options)?;
         let alpha = at_least_one(self.name(), "factor", factor)?;
@@ -70,7 +74,7 @@ mod tests {
             (31, 327366.4),
         ];
         for (alpha, base) in golden {
-            let spectrum = Method
+            let spectrum = Frequencies
                 .spectrum(
                     &rope(1e4, 2048),
                     whole(32768),
@@ -95,7 +99,7 @@ mod tests {
             base: 1e4,
             trained: 2048,
         };
-        let spectrum = Method.spectrum(&rope, whole(8192), &options(json!({ "factor": 4 })));
+        let spectrum = Frequencies.spectrum(&rope, whole(8192), &options(json!({ "factor": 4 })));
         assert_eq!(spectrum.unwrap().inv_freq, [1.0]);
     }
 }

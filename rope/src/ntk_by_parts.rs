@@ -12,10 +12,12 @@ use std::f64::consts::TAU;
 use serde::Deserialize;
 
 use crate::options::{at_least_one, parse, positive};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `ntk_by_parts`.
-pub struct Method;
+/// Registry entry of `ntk_by_parts`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -75,25 +77,25 @@ pub(crate) const BETA_SLOW: OptionDoc = OptionDoc {
 
 /// The scale `s`: the configured factor, or `max(1, n/L)` if `dynamic`.
 pub(crate) fn scale(
-    method: &'static str,
+    variant: &'static str,
     factor: Option<f64>,
     dynamic: bool,
     rope: &Rope,
     length: Length,
-) -> Result<f64, RopeError> {
+) -> Result<f64, OptionError> {
     match factor {
-        Some(factor) if dynamic => Err(RopeError::Conflict {
-            method,
+        Some(factor) if dynamic => Err(OptionError::Conflict {
+            variant,
             key: "factor",
             value: factor.to_string(),
             other: "dynamic",
             other_value: dynamic.to_string(),
             remedy: "remove factor, or set dynamic = false",
         }),
-        Some(factor) => at_least_one(method, "factor", factor),
+        Some(factor) => at_least_one(variant, "factor", factor),
         None if dynamic => Ok(rope.dynamic_scale(length.total)),
-        None => Err(RopeError::Missing {
-            method,
+        None => Err(OptionError::Missing {
+            variant,
             key: "factor",
             remedy: "give the scale, or set dynamic = true",
         }),
@@ -102,17 +104,17 @@ pub(crate) fn scale(
 
 /// Refuses a ramp without width or with ends that are not positive. Each end is its key and value, in turns.
 pub(crate) fn check_betas(
-    method: &'static str,
+    variant: &'static str,
     (fast_key, fast): (&str, f64),
     (slow_key, slow): (&str, f64),
-) -> Result<(), RopeError> {
-    positive(method, slow_key, slow)?;
-    positive(method, fast_key, fast)?;
+) -> Result<(), OptionError> {
+    positive(variant, slow_key, slow)?;
+    positive(variant, fast_key, fast)?;
     if fast > slow {
         return Ok(());
     }
-    Err(RopeError::Value {
-        method,
+    Err(OptionError::Value {
+        variant,
         key: fast_key.to_owned(),
         value: fast.to_string(),
         rule: format!("greater than {slow_key} = {slow}"),
@@ -173,7 +175,7 @@ fn index_at(rope: &Rope, turns: f64) -> f64 {
     rope.dim as f64 * (rope.trained as f64 / (TAU * turns)).ln() / (2.0 * rope.base.ln())
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "ntk_by_parts"
     }
@@ -189,13 +191,15 @@ impl FrequencyMethod for Method {
     fn options(&self) -> &'static [OptionDoc] {
         &[FACTOR, DYNAMIC, RAMP, BETA_FAST, BETA_SLOW]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let params: Params = parse(self, options)?;
         let s = scale(self.name(), params.factor, params.dynamic, rope, length)?;
@@ -259,15 +263,15 @@ mod tests {
         let dynamic = options(json!({ "dynamic": true }));
         let fixed = options(json!({ "factor": 1.5 }));
         assert_eq!(
-            Method.spectrum(&rope, whole(3072), &dynamic).unwrap(),
-            Method.spectrum(&rope, whole(3072), &fixed).unwrap()
+            Frequencies.spectrum(&rope, whole(3072), &dynamic).unwrap(),
+            Frequencies.spectrum(&rope, whole(3072), &fixed).unwrap()
         );
     }
 
     #[test]
     fn a_trained_length_shorter_than_one_turn_still_keeps_the_highest_frequency() {
         let short = rope(1e4, 4);
-        let spectrum = Method
+        let spectrum = Frequencies
             .spectrum(&short, whole(64), &options(json!({ "factor": 4 })))
             .unwrap();
         assert_eq!(spectrum.inv_freq[0], 1.0);
@@ -277,7 +281,7 @@ mod tests {
     #[test]
     fn contradictions_and_bad_ranges_name_both_values() {
         let refuse = |json| {
-            Method
+            Frequencies
                 .spectrum(&rope(1e4, 2048), whole(8192), &options(json))
                 .unwrap_err()
                 .to_string()

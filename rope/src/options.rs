@@ -1,66 +1,68 @@
-//! A method's options: how they are documented, read and range-checked.
+//! Reading and range-checking the options of a variant.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{FrequencyMethod, RopeError};
+use crate::{OptionError, Variant};
 
-/// A method's options as they stand in a config, not yet checked.
+/// A variant's options as they stand in a config, not yet checked.
 pub type Options = serde_json::Map<String, Value>;
 
-/// One option of a method, for help texts.
-pub struct OptionDoc {
-    /// The key in TOML.
-    pub name: &'static str,
-    /// The default as a TOML literal, or `required`, or `optional`.
-    pub default: &'static str,
-    /// What the option does.
-    pub meaning: &'static str,
-}
-
-/// Reads the options into the method's own type, which must deny unknown fields.
-pub(crate) fn parse<T: DeserializeOwned>(
-    method: &dyn FrequencyMethod,
+/// Reads the options into a variant's own type, which must deny unknown fields.
+///
+/// # Errors
+/// [`OptionError::Options`] names the key that is unknown, missing or of the wrong type;
+/// [`OptionError::Value`] a number that is not finite.
+pub fn parse<T: DeserializeOwned>(
+    variant: &(impl Variant + ?Sized),
     options: &Options,
-) -> Result<T, RopeError> {
+) -> Result<T, OptionError> {
     // A config's `nan` or `inf` arrives as null, which an optional field would take for "not given".
     if let Some((key, _)) = options.iter().find(|(_, value)| value.is_null()) {
-        return Err(RopeError::Value {
-            method: method.name(),
+        return Err(OptionError::Value {
+            variant: variant.name(),
             key: key.clone(),
             value: "null, nan or infinite".to_owned(),
             rule: "a finite number, or left out".to_owned(),
         });
     }
-    serde_json::from_value(Value::Object(options.clone())).map_err(|reason| RopeError::Options {
-        method: method.name(),
+    serde_json::from_value(Value::Object(options.clone())).map_err(|reason| OptionError::Options {
+        variant: variant.name(),
         reason,
-        valid: method.options().iter().map(|option| option.name).collect(),
+        valid: variant.options().iter().map(|option| option.name).collect(),
     })
 }
 
 /// Refuses anything but a finite number of at least 1.
-pub(crate) fn at_least_one(method: &'static str, key: &str, value: f64) -> Result<f64, RopeError> {
-    if value.is_finite() && value >= 1.0 {
-        return Ok(value);
-    }
-    Err(RopeError::Value {
-        method,
-        key: key.to_owned(),
-        value: value.to_string(),
-        rule: "finite and at least 1".to_owned(),
-    })
+///
+/// # Errors
+/// [`OptionError::Value`].
+pub fn at_least_one(variant: &'static str, key: &str, value: f64) -> Result<f64, OptionError> {
+    number(variant, key, value, value >= 1.0, "finite and at least 1")
 }
 
 /// Refuses anything but a finite number above 0.
-pub(crate) fn positive(method: &'static str, key: &str, value: f64) -> Result<f64, RopeError> {
-    if value.is_finite() && value > 0.0 {
+///
+/// # Errors
+/// [`OptionError::Value`].
+pub fn positive(variant: &'static str, key: &str, value: f64) -> Result<f64, OptionError> {
+    number(variant, key, value, value > 0.0, "finite and above 0")
+}
+
+fn number(
+    variant: &'static str,
+    key: &str,
+    value: f64,
+    good: bool,
+    rule: &str,
+) -> Result<f64, OptionError> {
+    if value.is_finite() && good {
         return Ok(value);
     }
-    Err(RopeError::Value {
-        method,
+    Err(OptionError::Value {
+        variant,
         key: key.to_owned(),
         value: value.to_string(),
-        rule: "finite and above 0".to_owned(),
+        rule: rule.to_owned(),
     })
 }

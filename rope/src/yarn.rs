@@ -7,10 +7,12 @@ use crate::ntk_by_parts::{
     BETA_FAST, BETA_SLOW, DYNAMIC, FACTOR, RAMP, Ramp, check_betas, inv_freq, scale,
 };
 use crate::options::{parse, positive};
-use crate::{FrequencyMethod, Length, OptionDoc, Options, Rope, RopeError, Spectrum, check};
+use crate::{
+    FrequencyMethod, Length, OptionDoc, OptionError, Options, Rope, Spectrum, Variant, check,
+};
 
-/// The registry's entry for `yarn`.
-pub struct Method;
+/// Registry entry of `yarn`.
+pub struct Frequencies;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,7 +38,7 @@ impl Default for Params {
     }
 }
 
-impl FrequencyMethod for Method {
+impl Variant for Frequencies {
     fn name(&self) -> &'static str {
         "yarn"
     }
@@ -64,13 +66,15 @@ impl FrequencyMethod for Method {
             ATTENTION_FACTOR,
         ]
     }
+}
 
+impl FrequencyMethod for Frequencies {
     fn spectrum(
         &self,
         rope: &Rope,
         length: Length,
         options: &Options,
-    ) -> Result<Spectrum, RopeError> {
+    ) -> Result<Spectrum, OptionError> {
         check(rope, length)?;
         let params: Params = parse(self, options)?;
         let s = scale(self.name(), params.factor, params.dynamic, rope, length)?;
@@ -95,7 +99,7 @@ mod tests {
     use crate::testing::{assert_close, options, rope, whole};
 
     fn yarn(n: usize, json: serde_json::Value) -> Spectrum {
-        Method
+        Frequencies
             .spectrum(&rope(1e4, 2048), whole(n), &options(json))
             .unwrap()
     }
@@ -122,7 +126,7 @@ mod tests {
     fn frequencies_are_those_of_by_parts() {
         for ramp in ["code", "paper"] {
             let json = json!({ "factor": 8, "ramp": ramp, "beta_fast": 24, "beta_slow": 2 });
-            let by_parts = crate::ntk_by_parts::Method
+            let by_parts = crate::ntk_by_parts::Frequencies
                 .spectrum(&rope(1e4, 2048), whole(8192), &options(json.clone()))
                 .unwrap();
             assert_eq!(yarn(8192, json).inv_freq, by_parts.inv_freq);
@@ -136,7 +140,7 @@ mod tests {
         assert_eq!(given.mscale, 1.5);
         assert_eq!(given.inv_freq, published.inv_freq);
         let wrong = options(json!({ "factor": 4, "attention_factor": 0 }));
-        let message = Method
+        let message = Frequencies
             .spectrum(&rope(1e4, 2048), whole(8192), &wrong)
             .unwrap_err()
             .to_string();

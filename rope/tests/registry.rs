@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use goldens::{GOLDENS, Golden};
 use longspan_rope::{
-    FrequencyMethod, Length, METHODS, Options, Rope, RopeConfig, RopeError, Spectrum, method,
+    Choice, FrequencyMethod, Length, METHODS, OptionError, Options, Rope, Spectrum, find,
 };
 use serde_json::{Value, json};
 
@@ -44,14 +44,17 @@ fn example(method: &dyn FrequencyMethod) -> (Options, Rope) {
 }
 
 fn whole(n: usize) -> Length {
-    Length {
-        total: n,
-        prefill: n,
-    }
+    Length::whole(n)
+}
+
+fn method(name: &str) -> Result<&'static dyn FrequencyMethod, OptionError> {
+    find(name)
 }
 
 fn none(rope: &Rope, length: Length) -> Spectrum {
-    RopeConfig::default().spectrum(rope, length).unwrap()
+    Choice::<dyn FrequencyMethod>::default()
+        .spectrum(rope, length)
+        .unwrap()
 }
 
 fn assert_close(found: f64, expected: f64, what: &str) {
@@ -144,7 +147,7 @@ fn accepted(method: &dyn FrequencyMethod) -> BTreeSet<String> {
     let (mut options, rope) = example(method);
     options.insert("no_such_option".to_owned(), json!(1));
     let error = method.spectrum(&rope, whole(64), &options).unwrap_err();
-    let RopeError::Options { reason, .. } = &error else {
+    let OptionError::Options { reason, .. } = &error else {
         panic!("`{}` takes an unknown option: {error}", method.name());
     };
     assert!(error.to_string().contains(method.name()), "{error}");
@@ -203,7 +206,7 @@ fn impossible_models_and_lengths_are_refused() {
         let (options, good) = example(method);
         let refused = |rope: Rope, length: Length, key: &str| {
             let error = method.spectrum(&rope, length, &options).unwrap_err();
-            assert!(matches!(error, RopeError::Geometry { key: found, .. } if found == key));
+            assert!(matches!(error, OptionError::Geometry { key: found, .. } if found == key));
         };
         for dim in [0, 1, 127] {
             refused(
