@@ -8,15 +8,15 @@ use burn::tensor::{Device, Tensor};
 use longspan_attention::Method;
 use longspan_data::{Tokenizer, held_out_articles};
 use longspan_model::{
-    CacheType, DecodeError, DecodeOptions, Decoder, Qwen, QwenConfig, Sampler, Shape, Stale,
+    CacheType, DecodeError, DecodeOptions, Decoder, Transformer, Architecture, Sampler, Shape, Stale,
     WeightType, sequences_together, write_random_checkpoint,
 };
 use longspan_rope::Length;
 use serde_json::{Value, json};
 
-fn tiny() -> (Qwen, Tokenizer) {
+fn tiny() -> (Transformer, Tokenizer) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
-    let model = Qwen::load(&folder, None, &Device::flex()).unwrap();
+    let model = Transformer::load(&folder, None, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::from_file(&folder.join("qwen.tiktoken")).unwrap();
     (model, tokenizer)
 }
@@ -39,7 +39,7 @@ fn options(capacity: usize) -> DecodeOptions {
     }
 }
 
-fn losses(model: &Qwen, hidden: Tensor<2>, targets: &[u32]) -> Vec<f32> {
+fn losses(model: &Transformer, hidden: Tensor<2>, targets: &[u32]) -> Vec<f32> {
     let [_, width] = hidden.dims();
     let hidden = hidden.slice([0..targets.len(), 0..width]);
     model
@@ -51,7 +51,7 @@ fn losses(model: &Qwen, hidden: Tensor<2>, targets: &[u32]) -> Vec<f32> {
 
 /// The losses of tokens `1..` of `ids`, read in pieces of these sizes again and again.
 fn in_pieces(
-    model: &Qwen,
+    model: &Transformer,
     method: &Method,
     options: DecodeOptions,
     ids: &[u32],
@@ -70,7 +70,7 @@ fn in_pieces(
     nll
 }
 
-fn whole(model: &Qwen, method: &Method, ids: &[u32], prefill: usize) -> Vec<f32> {
+fn whole(model: &Transformer, method: &Method, ids: &[u32], prefill: usize) -> Vec<f32> {
     let length = Length {
         total: ids.len(),
         prefill,
@@ -204,13 +204,13 @@ fn a_method_that_follows_the_length_is_followed() {
 #[test]
 fn rotating_anew_is_exact_in_one_layer() {
     let dir = tempfile::tempdir().unwrap();
-    let config = QwenConfig {
+    let config = Architecture {
         layers: 1,
         trained: 32,
         ..Shape::Micro.config()
     };
     write_random_checkpoint(dir.path(), &config, WeightType::F32, 3, usize::MAX).unwrap();
-    let model = Qwen::load(dir.path(), None, &Device::flex()).unwrap();
+    let model = Transformer::load(dir.path(), None, &Device::flex()).unwrap();
     let ids: Vec<u32> = (0..150).map(|i| i * 37 % 400).collect();
     let tested = method(json!({"rope": {"kind": "dynamic_ntk_hf", "factor": 2.0}}));
     let rotate = DecodeOptions {
@@ -354,12 +354,12 @@ fn a_cache_on_wgpu_gives_the_losses_of_the_cpu() {
     let (on_cpu, tokenizer) = tiny();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
     // WebGPU has no bf16.
-    let on_gpu = Qwen::load(&folder, Some(WeightType::F32), &device).unwrap();
+    let on_gpu = Transformer::load(&folder, Some(WeightType::F32), &device).unwrap();
     let ids = article(&tokenizer, 129);
     let rope = json!({"kind": "dynamic_ntk"});
     let windows = json!([16, 40, 40, 100, "full", "full"]);
     let tested = method(json!({"rope": rope, "logn": true, "window": windows, "sinks": 4}));
-    let pieces = |model: &Qwen, cache: CacheType| {
+    let pieces = |model: &Transformer, cache: CacheType| {
         let options = DecodeOptions {
             cache,
             ..options(129)

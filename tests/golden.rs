@@ -5,7 +5,7 @@ mod shared;
 use std::path::Path;
 
 use burn::tensor::Device;
-use longspan_model::Qwen;
+use longspan_model::Transformer;
 #[cfg(feature = "wgpu")]
 use longspan_model::WeightType;
 use longspan_rope::Length;
@@ -30,7 +30,7 @@ fn micro_checkpoint_equals_the_reference_in_every_case() {
 
 fn check(folder: &Path) {
     let device = Device::flex();
-    let model = Qwen::load(folder, None, &device).unwrap();
+    let model = Transformer::load(folder, None, &device).unwrap();
     let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
     let cases: Value =
@@ -128,8 +128,8 @@ fn on_wgpu_as_on_the_cpu(dtype: WeightType, limit: f32) {
     let Some(gpu) = shared::wgpu("golden/micro on wgpu") else {
         return;
     };
-    let on_cpu = Qwen::load(&folder, Some(dtype), &Device::flex()).unwrap();
-    let on_gpu = Qwen::load(&folder, Some(dtype), &gpu).unwrap();
+    let on_cpu = Transformer::load(&folder, Some(dtype), &Device::flex()).unwrap();
+    let on_gpu = Transformer::load(&folder, Some(dtype), &gpu).unwrap();
     let on_gpu = on_gpu.with_activations(dtype).unwrap();
     assert_eq!(on_cpu.device_kind(), "cpu");
     assert!(on_gpu.device_kind().starts_with("wgpu"));
@@ -152,7 +152,7 @@ fn on_wgpu_as_on_the_cpu(dtype: WeightType, limit: f32) {
         let ids = shared::floats(expected.tensor(&format!("ids.{n}")).unwrap());
         let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
         for ids in ids.chunks(n) {
-            let nll = |model: &Qwen| {
+            let nll = |model: &Transformer| {
                 let plan = model.plan(&method, length).unwrap();
                 model.nll(ids, &plan).unwrap()
             };

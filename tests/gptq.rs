@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use longspan_attention::Method;
 use longspan_model::{
-    Quantization, Qwen, QwenConfig, WeightType, write_checkpoint, write_random_checkpoint,
+    Quantization, Transformer, Architecture, WeightType, write_checkpoint, write_random_checkpoint,
 };
 use longspan_rope::Length;
 use rand::rngs::StdRng;
@@ -40,7 +40,7 @@ fn packed_checkpoints_equal_the_reference_on(device: &Device) {
         let Some(folder) = shared::path(&format!("golden/gptq-{name}")) else {
             continue;
         };
-        let model = Qwen::load(&folder, None, device).unwrap();
+        let model = Transformer::load(&folder, None, device).unwrap();
         assert_eq!(model.types(), dtype);
         let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
         let expected = SafeTensors::deserialize(&bytes).unwrap();
@@ -98,7 +98,7 @@ fn integers(name: &str, shape: &[usize], values: &[u32]) -> Stored {
 
 /// A random model: its tensors packed in AutoGPTQ's order, and the values of all parameters.
 struct Model {
-    config: QwenConfig,
+    config: Architecture,
     packed: Vec<Stored>,
     dense: Vec<(String, Vec<f32>)>,
 }
@@ -217,7 +217,7 @@ impl Model {
 }
 
 /// Names of the parameters in the order of the forward pass.
-fn forward_order(config: &QwenConfig) -> Vec<String> {
+fn forward_order(config: &Architecture) -> Vec<String> {
     let layers = (0..config.layers).flat_map(|layer| {
         let parts = [
             "ln_1.weight",
@@ -237,7 +237,7 @@ fn forward_order(config: &QwenConfig) -> Vec<String> {
 }
 
 fn nll(folder: &Path) -> Vec<f32> {
-    let model = Qwen::load(folder, None, &Device::flex()).unwrap();
+    let model = Transformer::load(folder, None, &Device::flex()).unwrap();
     let length = Length {
         total: 70,
         prefill: 70,
@@ -332,7 +332,7 @@ fn random_checkpoints_can_be_packed() {
         let mean = losses.iter().sum::<f32>() / losses.len() as f32;
         assert!((4.0..12.0).contains(&mean), "{name}: {mean} nats");
         // What a plan counts is what is held.
-        let config = QwenConfig::from_file(&folder.join("config.json"))
+        let config = Architecture::from_file(&folder.join("config.json"))
             .unwrap()
             .0;
         let packed = config.weight_bytes(WeightType::Bf16) as f64;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use longspan_data::Tokenizer;
-use longspan_model::{Checkpoint, Qwen, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Checkpoint, Transformer, Shape, WeightType, write_random_checkpoint};
 
 /// The shipped model.
 const TINY: &str = "builtin:tiny";
@@ -72,8 +72,8 @@ pub fn model(
     checkpoint: Checkpoint,
     (weights, activations): (Option<WeightType>, WeightType),
     device: &Device,
-) -> Result<Qwen> {
-    let model = Qwen::from_checkpoint(checkpoint, weights, device)?;
+) -> Result<Transformer> {
+    let model = Transformer::from_checkpoint(checkpoint, weights, device)?;
     Ok(model.with_activations(activations)?)
 }
 

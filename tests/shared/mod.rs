@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use base64::Engine;
 use burn::tensor::{DType, TensorData};
-use longspan_model::{QwenConfig, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Architecture, Shape, WeightType, write_random_checkpoint};
 use serde_json::{Value, json};
 
 /// `../shared/<name>` beside the repository; `None`, with a line that says so, when it is absent.
@@ -74,7 +74,7 @@ pub fn fail(dir: &Path, args: &[&str], words: &[&str]) {
 }
 
 /// The smallest model with the vocabulary of [`write_vocabulary`].
-pub fn micro() -> QwenConfig {
+pub fn micro() -> Architecture {
     let mut config = Shape::Micro.config();
     config.layers = 2;
     config.trained = 64;

@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use longspan_attention::Method;
 use longspan_data::{Corpus, Place, Prompt, Tokenizer};
-use longspan_model::Qwen;
+use longspan_model::Transformer;
 use longspan_rope::Length;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -110,7 +110,7 @@ impl Prober {
     ///
     /// # Errors
     /// When the model does not know a token.
-    pub fn probe(&self, model: &Qwen) -> Result<Probed> {
+    pub fn probe(&self, model: &Transformer) -> Result<Probed> {
         let length = Length {
             total: self.length,
             prefill: self.length,

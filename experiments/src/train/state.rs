@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use longspan_model::{QwenConfig, Trainer};
+use longspan_model::{Architecture, Trainer};
 
 use super::config::TrainConfig;
 
@@ -37,7 +37,7 @@ impl State {
     pub fn resume(
         &self,
         config: &TrainConfig,
-        model: &QwenConfig,
+        model: &Architecture,
         device: &Device,
     ) -> Result<Trainer> {
         let path = self.folder.join(DIGEST);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
-use longspan_model::{Checkpoint, Qwen, QwenConfig, sequences_together};
+use longspan_model::{Checkpoint, Transformer, Architecture, sequences_together};
 
 use crate::cells::{self, Cell, Pass};
 use crate::config::{PerplexityConfig, RunConfig};
@@ -164,7 +164,7 @@ impl<'a> PerplexityRun<'a> {
         config: &'a RunConfig,
         perplexity: &'a PerplexityConfig,
         tokenizer: Rc<Tokenizer>,
-        model: &QwenConfig,
+        model: &Architecture,
     ) -> Result<Self> {
         let stream = cells::read_tokens(config, perplexity, &tokenizer, model.vocab_size)?;
         let cells = cells::cells(config, perplexity, &stream);
@@ -182,7 +182,7 @@ impl<'a> PerplexityRun<'a> {
     }
 
     /// The key of each cell.
-    fn keys(&self, model: &Qwen) -> Vec<String> {
+    fn keys(&self, model: &Transformer) -> Vec<String> {
         let mut keys = vec![String::new(); self.cells.len()];
         for pass in &self.passes {
             let method = &self.config.methods[pass.method];
@@ -211,7 +211,7 @@ impl<'a> PerplexityRun<'a> {
         })
     }
 
-    fn run(&self, model: &Qwen, folder: &mut RunFolder, memory: &mut Memory) -> Result<()> {
+    fn run(&self, model: &Transformer, folder: &mut RunFolder, memory: &mut Memory) -> Result<()> {
         let keys = self.keys(model);
         let name = |cell: usize| self.config.methods[self.cells[cell].method].name.as_str();
         let missing = |folder: &RunFolder, pass: &Pass| {
@@ -276,7 +276,7 @@ impl<'a> PerplexityRun<'a> {
     }
 
     /// Feeds the windows of a pass.
-    fn execute(&self, model: &Qwen, pass: &Pass, bar: &ProgressBar) -> Result<PassLosses> {
+    fn execute(&self, model: &Transformer, pass: &Pass, bar: &ProgressBar) -> Result<PassLosses> {
         let device = model.device();
         memory::start_peak(&device);
         let start = Instant::now();
@@ -300,7 +300,7 @@ impl<'a> PerplexityRun<'a> {
     /// The record of a cell from the losses of its pass, each with its key.
     fn record(
         &self,
-        model: &Qwen,
+        model: &Transformer,
         (cell_key, cell): (&str, &Cell),
         (pass_key, pass): (&str, &Pass),
         losses: &PassLosses,
@@ -321,7 +321,7 @@ impl<'a> PerplexityRun<'a> {
             protocol: cell.protocol,
             protocol_detail: cell.protocol.describe(self.perplexity),
             average: cell.protocol.average(),
-            settings: cells::settings(method),
+            settings: method.settings(),
             model: config.model.path.clone(),
             checkpoint: model.digest().to_owned(),
             tokenizer: self.tokenizer.digest().to_owned(),

@@ -5,12 +5,12 @@ use std::ops::Range;
 use anyhow::Result;
 use longspan_attention::Method;
 use longspan_data::{Prompt, Tokenizer};
-use longspan_model::{CacheType, DecodeOptions, Decoder, PassPlan, Qwen, Stale};
+use longspan_model::{CacheType, DecodeOptions, Decoder, PassPlan, Transformer, Stale};
 use longspan_rope::Length;
 
 /// A method over a model, with the plan of the last pass: passes of one length in a row share it.
 pub struct Laid<'a> {
-    model: &'a Qwen,
+    model: &'a Transformer,
     method: &'a Method,
     plan: Option<(Length, PassPlan)>,
     /// Tokens fed so far.
@@ -19,7 +19,7 @@ pub struct Laid<'a> {
 
 impl<'a> Laid<'a> {
     /// Nothing is planned yet.
-    pub fn new(model: &'a Qwen, method: &'a Method) -> Self {
+    pub fn new(model: &'a Transformer, method: &'a Method) -> Self {
         Self {
             model,
             method,

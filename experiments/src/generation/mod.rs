@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use bytesize::ByteSize;
 use longspan_attention::Method;
 use longspan_data::Tokenizer;
-use longspan_model::{CacheType, DecodeOptions, Decoder, Qwen, Sampler, Stale, WeightType};
+use longspan_model::{CacheType, DecodeOptions, Decoder, Transformer, Sampler, Stale, WeightType};
 use longspan_rope::Length;
 
 pub use defaults::Defaults;
@@ -115,7 +115,7 @@ fn probability(text: &str) -> Result<f64, String> {
 
 /// A decoder whose cache fits in the memory that is free.
 pub fn decoder<'a>(
-    model: &'a Qwen,
+    model: &'a Transformer,
     method: &Method,
     options: DecodeOptions,
 ) -> Result<Decoder<'a>> {
@@ -133,7 +133,7 @@ pub fn decoder<'a>(
 
 /// A model with all that decides what it says.
 pub struct Speaker {
-    pub model: Qwen,
+    pub model: Transformer,
     pub tokenizer: Tokenizer,
     pub defaults: Defaults,
     pub method: Method,

@@ -5,9 +5,9 @@
 //! of the plan at the pass's length: then causality makes the losses equal.
 
 use anyhow::{Context, Result, bail, ensure};
-use longspan_attention::{Method, Model};
+use longspan_attention::{Method, Model, Plans};
 use longspan_data::{Corpus, Tokenizer};
-use longspan_model::{PassCost, Qwen, QwenConfig, sequences_together};
+use longspan_model::{PassCost, Transformer, Architecture, sequences_together};
 use longspan_rope::Length;
 use serde_json::{Value, json};
 
@@ -153,7 +153,7 @@ pub fn lengths_of(perplexity: &PerplexityConfig, n: usize) -> Length {
 pub fn passes(
     config: &RunConfig,
     perplexity: &PerplexityConfig,
-    model: &QwenConfig,
+    model: &Architecture,
     cells: &[Cell],
 ) -> Result<Vec<Pass>> {
     let geometry = model.geometry();
@@ -195,8 +195,6 @@ pub fn passes(
     Ok(passes)
 }
 
-type Plans = Vec<std::sync::Arc<longspan_attention::LayerPlan>>;
-
 /// The plans of a method; what it refuses is reported under its name.
 pub fn plans(model: &Model, method: &Method, length: Length) -> Result<Plans> {
     method
@@ -217,29 +215,17 @@ fn serves(
     }
     let of_short = plans(model, method, lengths_of(perplexity, short))?;
     let of_long = plans(model, method, lengths_of(perplexity, long))?;
-    Ok(of_short
-        .iter()
-        .zip(&of_long)
-        .all(|(short, long)| short.is_prefix_of(long)))
-}
-
-/// What a method computes; its name is a label and no part of it.
-pub fn settings(method: &Method) -> Value {
-    let mut settings = json!(method);
-    if let Value::Object(keys) = &mut settings {
-        keys.remove("name");
-    }
-    settings
+    Ok(of_short.is_prefix_of(&of_long))
 }
 
 /// Everything that a number of this run depends on, apart from its cell.
-pub fn model_identity(method: &Method, prefill: Option<usize>, model: &Qwen) -> Value {
+pub fn model_identity(method: &Method, prefill: Option<usize>, model: &Transformer) -> Value {
     json!({
         "evaluation": EVALUATION,
         "checkpoint": model.digest(),
         "dtype": model.types(),
         "device": model.device_kind(),
-        "method": settings(method),
+        "method": method.settings(),
         "prefill": prefill,
     })
 }
@@ -289,7 +275,7 @@ impl Cell {
         &self,
         method: &Method,
         perplexity: &PerplexityConfig,
-        model: &Qwen,
+        model: &Transformer,
         stream: &TokenStream,
         pass_length: usize,
     ) -> String {
@@ -310,7 +296,7 @@ impl Pass {
         &self,
         method: &Method,
         perplexity: &PerplexityConfig,
-        model: &Qwen,
+        model: &Transformer,
         stream: &TokenStream,
     ) -> String {
         let windows = self.starts.iter().map(|&start| (start, None));

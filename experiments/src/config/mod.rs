@@ -293,7 +293,10 @@ impl PerplexityConfig {
             ensure!(prefill > 0, "perplexity.prefill = 0; give 1 or more");
             let mut methods = methods.iter();
             ensure!(
-                methods.any(|method| method.rope.options.contains_key("freeze")),
+                methods.any(|method| {
+                    let mut ropes = method.rope.choices();
+                    ropes.any(|rope| rope.options().contains_key("freeze"))
+                }),
                 "perplexity.prefill = {prefill} is for methods with freeze = \"prefill\", and none has it; \
                  remove it"
             );
@@ -334,10 +337,6 @@ pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
             !name.is_empty() && name.trim() == name && !name.contains(char::is_control),
             "method {i} is named {name:?}; give it a name without blanks at its ends or line breaks"
         );
-        // TOML has nan and inf; neither survives in the options' JSON values.
-        if let Some((key, _)) = method.rope.options.iter().find(|option| option.1.is_null()) {
-            bail!("method \"{name}\": rope.{key} is not a finite number");
-        }
         ensure!(
             methods[..i].iter().all(|other| other.name != method.name),
             "two methods are named \"{}\"; names are the rows of the table, so make them differ",
@@ -345,7 +344,7 @@ pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
         );
     }
     for method in methods {
-        let resolved = method.rope.resolve();
+        let resolved = method.resolve();
         resolved.with_context(|| format!("method \"{}\"", method.name))?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use longspan_data::Tokenizer;
-use longspan_model::{Quantization, QwenConfig, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Quantization, Architecture, Shape, WeightType, write_random_checkpoint};
 
 use crate::records::write_whole;
 
@@ -86,7 +86,7 @@ pub fn random_checkpoint(args: &Args) -> Result<()> {
         None => None,
     };
     let mut config = match (&args.config, args.shape) {
-        (Some(file), _) => QwenConfig::from_file(file)?.0,
+        (Some(file), _) => Architecture::from_file(file)?.0,
         (None, shape) => shape.unwrap_or(Shape::Micro).config(),
     };
     if let Some(size) = args.vocab_size {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::{Needle, Prompt, Tokenizer};
-use longspan_model::{Decoder, PassCost, Qwen, QwenConfig};
+use longspan_model::{Decoder, PassCost, Transformer, Architecture};
 use longspan_rope::Length;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ impl<'a> NeedleRun<'a> {
         config: &'a RunConfig,
         needle: &'a NeedleConfig,
         tokenizer: Rc<Tokenizer>,
-        model: &QwenConfig,
+        model: &Architecture,
     ) -> Result<Self> {
         let prompts = Prompts::new(config, needle, tokenizer.clone(), model.vocab_size)?;
         let grid = prompts.grid(model.vocab_size)?;
@@ -111,12 +111,12 @@ impl<'a> NeedleRun<'a> {
     }
 
     /// The keys of all cells.
-    pub fn keys(&self, model: &Qwen) -> Vec<String> {
+    pub fn keys(&self, model: &Transformer) -> Vec<String> {
         self.cells(model).into_iter().map(|cell| cell.key).collect()
     }
 
     /// Every cell, by length and method, so that passes of one plan follow each other.
-    fn cells(&self, model: &Qwen) -> Vec<Cell<'_>> {
+    fn cells(&self, model: &Transformer) -> Vec<Cell<'_>> {
         let mut cells = Vec::new();
         for points in self.grid.chunk_by(|a, b| a.length == b.length) {
             for (method, settings) in self.config.methods.iter().enumerate() {
@@ -146,7 +146,7 @@ impl<'a> NeedleRun<'a> {
     /// A pass that fails; a record that cannot be written.
     pub fn run(
         &self,
-        model: &Qwen,
+        model: &Transformer,
         log: &mut Log<NeedleRecord>,
         memory: &mut Memory,
     ) -> Result<()> {
@@ -209,7 +209,7 @@ impl<'a> NeedleRun<'a> {
     /// Puts the questions of a cell to the model.
     fn ask(
         &self,
-        model: &Qwen,
+        model: &Transformer,
         laid: &mut Laid,
         cell: &Cell,
         prompts: &[(Needle, Prompt)],
@@ -275,7 +275,7 @@ impl<'a> NeedleRun<'a> {
             interval: score::wilson(score, trials.len()),
             correct: right().filter(|&&right| right).count(),
             asked: right().count(),
-            settings: cells::settings(method),
+            settings: method.settings(),
             model: self.config.model.path.clone(),
             checkpoint: model.digest().to_owned(),
             tokenizer: self.tokenizer.digest().to_owned(),

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
-use longspan_model::{QwenConfig, Trainer, WeightType};
+use longspan_model::{Architecture, Trainer, WeightType};
 
 use crate::config::difference;
 use crate::records::write_whole;
@@ -163,9 +163,9 @@ pub fn train(path: &Path, set: &[String], out: Option<PathBuf>) -> Result<()> {
     ))
 }
 
-fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> QwenConfig {
+fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Architecture {
     let model = &config.model;
-    QwenConfig {
+    Architecture {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: model.heads * model.head_dim,
         layers: model.layers,

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
 use longspan_model::{
-    CacheType, DecodeOptions, Decoder, Qwen, Shape, Stale, WeightType, write_random_checkpoint,
+    CacheType, DecodeOptions, Decoder, Transformer, Shape, Stale, WeightType, write_random_checkpoint,
 };
 
 use crate::device::DeviceName;
@@ -183,7 +183,7 @@ fn rows(text: &mut String, measured: &[Measured]) -> Result<()> {
 }
 
 fn decoder<'a>(
-    model: &'a Qwen,
+    model: &'a Transformer,
     method: &Method,
     cache: CacheType,
     capacity: usize,
@@ -201,7 +201,7 @@ fn ids(n: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7919 % 251) as u32).collect()
 }
 
-fn reading(model: &Qwen, method: &Method, cache: CacheType, n: usize) -> Result<Measured> {
+fn reading(model: &Transformer, method: &Method, cache: CacheType, n: usize) -> Result<Measured> {
     let device = model.device();
     memory::start_peak(&device);
     let start = Instant::now();
@@ -216,7 +216,7 @@ fn reading(model: &Qwen, method: &Method, cache: CacheType, n: usize) -> Result<
 }
 
 fn generating(
-    model: &Qwen,
+    model: &Transformer,
     method: &Method,
     cache: CacheType,
     n: usize,
