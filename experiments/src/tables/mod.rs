@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 pub mod example;
-pub mod markdown;
+mod markdown;
 pub mod perplexity;
 pub mod tasks;
 
@@ -11,6 +11,8 @@ use anyhow::Result;
 use crate::config::RunConfig;
 use crate::folder::{PerplexityRecord, TaskRecord};
 use crate::measure::perplexity::floor::Floor;
+
+pub use markdown::{file_name, head, length_labels, padded};
 
 /// All tables of a run, which figures are drawn from.
 pub struct RunTables<'a> {

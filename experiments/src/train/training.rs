@@ -18,7 +18,6 @@ use super::mixture::Mixture;
 use super::probe::Probe;
 use super::state::State;
 use crate::config::overrides::difference;
-use crate::draw::draw_losses;
 use crate::folder::write_whole;
 use crate::tables::file_name;
 
@@ -187,8 +186,8 @@ impl Training {
             log::warn!("no finite loss in train.jsonl: no figure");
             return Ok(());
         };
-        let [svg, png] = ["loss.svg", "loss.png"].map(|name| self.out.join(name));
-        draw_losses(&figure, &svg, &png).context("drawing the figure of the losses")
+        let page = figure.paint().and_then(|page| page.save(&self.out, "loss"));
+        page.context("drawing the figure of the losses")
     }
 }
 
