@@ -103,7 +103,7 @@ impl Training {
         })
     }
 
-    /// Runs the remaining steps, with lines of the log and saved states on the way.
+    /// Runs the remaining steps; logs, evaluates and saves at the intervals of the config.
     ///
     /// # Errors
     /// The loss is not finite, or a file cannot be written.
