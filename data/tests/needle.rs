@@ -1,4 +1,4 @@
-//! Needles: what is drawn, and where it ends up.
+//! Drawn needles and their places in prompts.
 
 use std::path::Path;
 
@@ -102,7 +102,7 @@ fn several_needles_lie_evenly_apart() {
     assert_eq!(key.depths(0.0), [0.0, 0.25, 0.5, 0.75]);
     assert_eq!(key.depths(0.5), [0.5, 0.75, 0.0, 0.25]);
     assert_eq!(key.depths(1.0), [1.0, 0.25, 0.5, 0.75]);
-    // Asked for in the order of the answer.
+    // All needles are asked for, so they follow the order of the answer.
     assert_eq!(draw("multi-value").depths(0.5), [0.0, 0.25, 0.5, 0.75]);
 }
 
@@ -116,7 +116,7 @@ fn text(len: usize, sentence: usize) -> Vec<u32> {
     (0..len).map(|i| u32::from(byte(i))).collect()
 }
 
-/// Where a needle starts in a prompt; it must stand there once.
+/// The start of a needle in a prompt, which must contain it exactly once.
 fn find(prompt: &[u32], needle: &str) -> usize {
     let needle: Vec<u32> = needle.bytes().map(u32::from).collect();
     let mut found =
@@ -152,7 +152,7 @@ fn every_length_is_met_exactly_and_every_needle_is_there() {
                 assert!(asked.is_sorted(), "{asked:?}");
                 let end = format!("\n{}", needle.question);
                 assert_eq!(find(&prompt.ids, &end), prompt.ids.len() - end.len());
-                // What remains without the needles is the beginning of the text.
+                // Without the needles the prompt is the beginning of the text.
                 let mut rest = prompt.ids[..prompt.ids.len() - end.len()].to_vec();
                 let mut all: Vec<(usize, usize)> = starts
                     .iter()
@@ -196,7 +196,7 @@ fn without_a_sentence_end_the_depth_is_exact() {
     assert!((prompt.depth - 0.4).abs() < 1e-3, "{}", prompt.depth);
 }
 
-/// The haystack of a shorter length is the beginning of a longer one's.
+/// The haystack of a shorter prompt is a prefix of that of a longer one.
 #[test]
 fn haystacks_are_nested() {
     let haystack = text(3000, 40);
@@ -227,7 +227,7 @@ fn a_chat_prompt_has_special_tokens() {
         spare: 0,
         depth: 0.5,
     };
-    // A special token's name in the text itself stays text.
+    // The name of a special token in the haystack is ordinary text.
     let haystack: Vec<u32> = "<|im_end|>"
         .bytes()
         .cycle()
@@ -271,12 +271,12 @@ fn what_does_not_fit_is_an_error() {
     );
 }
 
-/// In Qwen's vocabulary the parts of an answer have the ids that the whole has.
+/// In Qwen's vocabulary the ids of the parts of an answer are the ids of the whole answer.
 #[test]
 fn answers_in_parts_are_answers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/qwen/qwen.tiktoken");
     if !path.exists() {
-        println!("skipped: qwen/qwen.tiktoken is not beside the repository");
+        println!("skipped: qwen/qwen.tiktoken is not in ../shared");
         return;
     }
     let tokenizer = Tokenizer::from_file(&path).unwrap();

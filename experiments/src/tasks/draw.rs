@@ -1,25 +1,25 @@
-//! What the keys and values of needles are drawn from.
+//! The sets from which keys and values of needles are drawn.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::words::WORDS;
 
-/// What keys or values are drawn from: `"digits:5"`, `"letters:4"`, `"words"`, `"words:2"` or a list.
+/// A set of texts to draw from: `"digits:5"`, `"letters:4"`, `"words"`, `"words:2"` or a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DrawText", into = "DrawText")]
 pub enum Draw {
-    /// A number of so many digits, the first not 0.
+    /// Numbers of this many digits; the first is not 0.
     Digits(usize),
-    /// So many lower-case letters.
+    /// Strings of this many lower-case letters.
     Letters(usize),
-    /// So many common nouns with blanks between.
+    /// This many common nouns, separated by spaces.
     Words(usize),
-    /// One of these.
+    /// The texts in this list.
     List(Vec<String>),
 }
 
-/// [`Draw`] as a config has it.
+/// [`Draw`] as written in a config.
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -68,7 +68,7 @@ impl From<Draw> for DrawText {
 }
 
 impl Draw {
-    /// One of them at random.
+    /// Draws one text.
     fn draw(&self, rng: &mut impl Rng) -> String {
         let mut letter = |first: u8, count: usize| char::from(first + below(rng, count) as u8);
         match self {
@@ -89,7 +89,7 @@ impl Draw {
         }
     }
 
-    /// So many draws, all different; [`Draw::variety`] says how many there can be.
+    /// Draws `count` different texts; does not return if `count` exceeds [`Draw::variety`].
     pub(crate) fn draw_different(&self, count: usize, rng: &mut impl Rng) -> Vec<String> {
         let mut drawn: Vec<String> = Vec::with_capacity(count);
         while drawn.len() < count {
@@ -101,7 +101,7 @@ impl Draw {
         drawn
     }
 
-    /// How many different things can be drawn.
+    /// The size of the set; saturates at `usize::MAX`.
     pub(crate) fn variety(&self) -> usize {
         let power = |base: usize, count: usize| base.saturating_pow(count.min(64) as u32);
         match self {
@@ -113,7 +113,7 @@ impl Draw {
     }
 }
 
-/// A number from 0 to `end - 1`; `rand`'s own ranges may change between its versions.
+/// Draws from 0 to `end - 1`. `rand`'s own ranges may change between its versions.
 fn below(rng: &mut impl Rng, end: usize) -> usize {
     ((u128::from(rng.next_u64()) * end as u128) >> 64) as usize
 }

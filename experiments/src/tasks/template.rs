@@ -1,47 +1,50 @@
-//! Needles: facts to be hidden in a long text and asked for at its end.
+//! Needles: facts hidden in a long text and asked for at its end.
 //!
-//! A [`NeedleTask`] is a set of templates and what fills them; [`NeedleTask::draw`] fills them. The tasks that
-//! people compare are [`NeedleTask::presets`].
+//! A [`NeedleTask`] has templates and the sets from which their keys and values are drawn;
+//! [`NeedleTask::draw`] fills them in. [`NeedleTask::presets`] are tasks from the literature.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::draw::Draw;
+use crate::haystack::{self, HaystackError, Place, Prompt, PromptTexts};
+use crate::tokenizer::Tokenizer;
 
-/// Needles of one prompt; each is compared with all others, and more would hardly fit.
+/// Most needles in one prompt. Drawing compares each with all others: quadratic time.
 const MOST_NEEDLES: usize = 10_000;
 
-/// A kind of needle: `[[needle.task]]` of a run config.
+/// A kind of needle: `[[needle.task]]` in a run config.
 ///
-/// `{key}` and `{value}` in the templates are filled by what is drawn.
+/// `{key}` and `{value}` in the templates are replaced by a drawn key and value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NeedleTask {
-    /// Names the task in configs, tables and file names.
+    /// The name in configs, tables and file names.
     pub name: String,
-    /// One needle, with `{value}` and, if there is something to tell needles apart, `{key}`.
+    /// One needle, with `{value}` and, if needles differ in their keys, `{key}`.
     pub needle: String,
-    /// The question. A base model answers best when it ends with the beginning of the answer's sentence.
+    /// The question. For a base model it should end with the beginning of the answer's sentence.
     pub question: String,
-    /// The answer, with `{value}`: the one asked for, or all of them with `separator` between.
+    /// The answer, with `{value}`: the value asked for, or all of them joined by `separator`.
     pub answer: String,
-    /// What stands between the values of an answer with several; default `", "`.
+    /// Joins the values of an answer; default `", "`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub separator: Option<String>,
-    /// What keys are drawn from; default `words`.
+    /// The set from which keys are drawn; default `words`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Draw>,
-    /// What values are drawn from; default `digits:5`.
+    /// The set from which values are drawn; default `digits:5`.
     #[serde(default = "five_digits")]
     pub value: Draw,
-    /// Needles in the haystack.
+    /// Number of needles in the haystack.
     #[serde(default = "one")]
     pub needles: usize,
-    /// How many of them are asked for. These have one key, the others a key each.
+    /// Number of needles asked for. They share one key; each other needle has its own.
     #[serde(default = "one")]
     pub asked: usize,
-    /// The whole prompt, with `{haystack}` and `{question}`; names of special tokens stand for these tokens.
+    /// The whole prompt, with `{haystack}` and `{question}`. The name of a special token stands for
+    /// that token.
     #[serde(default = "plain_prompt")]
     pub prompt: String,
 }
@@ -61,11 +64,11 @@ fn plain_prompt() -> String {
 /// Needles, question and answer, drawn for one trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needle {
-    /// Texts to hide. The first [`Needle::values`]`.len()` are asked for and stand in the haystack in
-    /// this order; the rest may stand anywhere. [`Needle::depths`] places all.
+    /// Texts to hide. The first [`Needle::values`]`.len()` are asked for and keep this order in the
+    /// haystack; the others may be anywhere. [`Needle::depths`] places all of them.
     pub needles: Vec<String>,
-    /// What the needles are about: the key of those asked for, then one for each of the rest. Empty if
-    /// needles have none.
+    /// The key of the needles asked for, then the key of each other needle. Empty if the needle
+    /// template has no `{key}`.
     pub keys: Vec<String>,
     /// The question.
     pub question: String,
@@ -73,12 +76,12 @@ pub struct Needle {
     pub answer: String,
     /// The values asked for, in the order of the answer.
     pub values: Vec<String>,
-    /// Where each value ends in the answer, bytes.
+    /// The end of each value in the answer, in bytes.
     value_ends: Vec<usize>,
 }
 
 impl Needle {
-    /// The answer cut after each value but the last: as many parts as values.
+    /// The answer, cut after each value except the last: one part per value.
     pub fn answer_parts(&self) -> Vec<&str> {
         let last = self.value_ends.len() - 1;
         let mut start = 0;
@@ -92,8 +95,8 @@ impl Needle {
         .collect()
     }
 
-    /// The depth of each needle, 0 to 1, when one that is asked for stands at `depth`: all of them lie
-    /// evenly apart, wrapping around at the end.
+    /// The depth of each needle, 0 to 1, with one of those asked for at `depth`. Needles are evenly
+    /// spaced and wrap around at the end.
     pub fn depths(&self, depth: f64) -> Vec<f64> {
         let (count, asked) = (self.needles.len(), self.values.len());
         let slots = (0..count).map(|i| {
@@ -105,16 +108,16 @@ impl Needle {
             }
         });
         let mut depths: Vec<f64> = slots.collect();
-        // The order of the asked ones is the order of the answer.
+        // Needles asked for stand in the order of the answer.
         depths[..asked].sort_by(f64::total_cmp);
         depths
     }
 }
 
-/// Why a needle cannot be drawn or hidden.
+/// A needle cannot be drawn or hidden.
 #[derive(Debug, Error)]
 pub enum NeedleError {
-    /// A task contradicts itself.
+    /// The keys of a task contradict each other.
     #[error("task {task:?}: {problem}")]
     Task {
         /// Name of the task.
@@ -123,43 +126,22 @@ pub enum NeedleError {
         problem: String,
     },
 
-    /// A length that needle, question and answer fill on their own.
-    #[error(
-        "task {task:?}: needles, question and answer take {taken} of {fed} tokens and leave none for the \
-         haystack; raise the length or shorten the texts"
-    )]
-    NoRoom {
+    /// A prompt cannot have the length asked for.
+    #[error("task {task:?}: {reason}")]
+    Haystack {
         /// Name of the task.
         task: String,
-        /// Tokens of all but the haystack.
-        taken: usize,
-        /// Tokens to be fed.
-        fed: usize,
-    },
-
-    /// Too little text.
-    #[error(
-        "task {task:?}: the haystack has {found} tokens, {fed} fed tokens need {needed} of it; give more \
-         text or lower the length"
-    )]
-    HaystackTooShort {
-        /// Name of the task.
-        task: String,
-        /// Tokens of the haystack.
-        found: usize,
-        /// Tokens of it that are needed.
-        needed: usize,
-        /// Tokens to be fed.
-        fed: usize,
+        /// The reason.
+        reason: HaystackError,
     },
 }
 
 impl NeedleTask {
-    /// The tasks that people compare, by name:
+    /// Tasks from the literature, by name:
     ///
-    /// - `pass-key`: one number, said twice (after Landmark Attention, arXiv 2305.16300).
+    /// - `pass-key`: one number, stated twice (after Landmark Attention, arXiv 2305.16300).
     /// - `fact`: the number of a named thing (RULER's single needle, arXiv 2404.06654).
-    /// - `multi-key`: four such facts, one of them asked for (RULER's multi-key).
+    /// - `multi-key`: four such facts, one of which is asked for (RULER's multi-key).
     /// - `multi-value`: four numbers of one thing, all asked for (RULER's multi-value).
     /// - `san-francisco`: Greg Kamradt's sentence (gkamradt/LLMTest_NeedleInAHaystack).
     pub fn presets() -> Vec<NeedleTask> {
@@ -220,80 +202,102 @@ impl NeedleTask {
         ]
     }
 
-    /// Checks that the templates fit together and that there is enough to draw from.
+    /// Checks that the templates fit together and that keys and values can be drawn.
     ///
     /// # Errors
-    /// [`NeedleError::Task`] says which key is wrong.
+    /// [`NeedleError::Task`] names the wrong key and its value.
     pub fn check(&self) -> Result<(), NeedleError> {
-        let ensure = |good: bool, problem: String| match good {
-            true => Ok(()),
-            false => Err(NeedleError::Task {
-                task: self.name.clone(),
-                problem,
-            }),
-        };
+        self.check_templates()?;
+        self.check_counts()?;
+        self.check_keys()?;
+        self.check_sets()
+    }
+
+    fn ensure(&self, good: bool, problem: String) -> Result<(), NeedleError> {
+        let task = self.name.clone();
+        good.then_some(())
+            .ok_or(NeedleError::Task { task, problem })
+    }
+
+    /// Checks the name and that each template has its placeholders.
+    fn check_templates(&self) -> Result<(), NeedleError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        ensure(
+        self.ensure(
             !self.name.is_empty() && self.name.chars().all(plain),
-            "the name becomes part of file names; give it letters, digits, - and _".to_owned(),
+            "the name becomes part of file names; use letters, digits, - and _".to_owned(),
         )?;
         for (key, template) in [("needle", &self.needle), ("answer", &self.answer)] {
-            ensure(
+            self.ensure(
                 template.contains("{value}"),
-                format!("{key} = {template:?} lacks {{value}}; say where the value stands in it"),
+                format!("{key} = {template:?} lacks {{value}}; put it where the value belongs"),
             )?;
         }
-        ensure(
+        self.ensure(
             self.answer.matches("{value}").count() == 1,
             format!(
-                "answer = {:?} has {{value}} more than once; give it once, several values are joined by \
-                 separator",
+                "answer = {:?} has {{value}} more than once; give it once, separator joins several \
+                 values",
                 self.answer
             ),
         )?;
         for part in ["{haystack}", "{question}"] {
-            ensure(
+            self.ensure(
                 self.prompt.matches(part).count() == 1,
                 format!("prompt = {:?} must have {part} exactly once", self.prompt),
             )?;
         }
-        ensure(
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), NeedleError> {
+        self.ensure(
             self.needles <= MOST_NEEDLES,
             format!("needles = {}; give {MOST_NEEDLES} at most", self.needles),
         )?;
-        ensure(
+        self.ensure(
             (1..=self.needles).contains(&self.asked),
             format!(
-                "asked = {} of needles = {}; ask for at least one, and for no more than there are",
+                "asked = {} of needles = {}; ask for at least one and at most all of them",
                 self.asked, self.needles
             ),
-        )?;
+        )
+    }
+
+    /// Checks that `{key}` tells needles apart where it must, and that no setting is without
+    /// effect.
+    fn check_keys(&self) -> Result<(), NeedleError> {
         let keyed = self.needle.contains("{key}");
         for (key, template) in [("question", &self.question), ("answer", &self.answer)] {
-            ensure(
+            self.ensure(
                 keyed || !template.contains("{key}"),
                 format!(
-                    "{key} = {template:?} has {{key}}, needle = {:?} has none",
+                    "{key} = {template:?} has {{key}}, but needle = {:?} has none; add it to needle or \
+                     remove it from {key}",
                     self.needle
                 ),
             )?;
         }
-        ensure(
+        self.ensure(
             self.asked == self.needles || keyed && self.question.contains("{key}"),
             format!(
-                "needles = {} and asked = {}: needle and question must have {{key}}, which tells the needles \
-                 apart",
+                "needles = {} and asked = {}: needle and question must have {{key}}, which tells the \
+                 needles apart",
                 self.needles, self.asked
             ),
         )?;
-        ensure(
+        self.ensure(
             keyed || self.key.is_none(),
             "key has no effect, since needle has no {key}; remove it".to_owned(),
         )?;
-        ensure(
+        self.ensure(
             self.asked > 1 || self.separator.is_none(),
             "separator has no effect with asked = 1; remove it".to_owned(),
-        )?;
+        )
+    }
+
+    /// Checks that the sets of keys and values are large enough, without blank or repeated texts.
+    fn check_sets(&self) -> Result<(), NeedleError> {
+        let keyed = self.needle.contains("{key}");
         let keys = self.needles - self.asked + 1;
         for (key, draw, needed) in [
             ("key", self.keys(), if keyed { keys } else { 0 }),
@@ -301,16 +305,17 @@ impl NeedleTask {
         ] {
             if let Draw::List(list) = draw {
                 for (i, entry) in list.iter().enumerate() {
-                    ensure(
+                    self.ensure(
                         !entry.trim().is_empty() && !list[..i].contains(entry),
                         format!("{key}: {entry:?} is blank or stands twice in the list"),
                     )?;
                 }
             }
-            ensure(
+            self.ensure(
                 draw.variety() >= needed,
                 format!(
-                    "{key} has {} different ones to draw from, needles = {} and asked = {} need {needed}",
+                    "{key} has {} different ones to draw from, but needles = {} and asked = {} need \
+                     {needed}",
                     draw.variety(),
                     self.needles,
                     self.asked
@@ -320,26 +325,28 @@ impl NeedleTask {
         Ok(())
     }
 
+    /// The set from which keys are drawn.
     fn keys(&self) -> &Draw {
         const WORD: Draw = Draw::Words(1);
         self.key.as_ref().unwrap_or(&WORD)
     }
 
-    /// Fills the templates; the task must have passed [`NeedleTask::check`].
+    /// Fills in the templates. The task must have passed [`NeedleTask::check`].
     pub fn draw(&self, rng: &mut impl Rng) -> Needle {
-        // One key for all that are asked for, one for each of the others.
-        let keys = match self.needle.contains("{key}") {
-            true => (self.keys()).draw_different(self.needles - self.asked + 1, rng),
-            false => Vec::new(),
+        // One key for all needles asked for, one for each other needle.
+        let keys = if self.needle.contains("{key}") {
+            (self.keys()).draw_different(self.needles - self.asked + 1, rng)
+        } else {
+            Vec::new()
         };
         let values = self.value.draw_different(self.needles, rng);
         let key = |i: usize| keys.get(i).map_or("", String::as_str);
         let key_of = |i: usize| key((i + 1).saturating_sub(self.asked));
-        let needles = values.iter().enumerate().map(|(i, value)| {
+        let fill = |(i, value): (usize, &String)| {
             let text = self.needle.replace("{key}", key_of(i));
             text.replace("{value}", value)
-        });
-        let needles = needles.collect();
+        };
+        let needles = values.iter().enumerate().map(fill).collect();
         let asked = values[..self.asked].to_vec();
         let answer = self.answer.replace("{key}", key(0));
         let (before, after) = (answer.split_once("{value}")).expect("`check` passed");
@@ -361,5 +368,32 @@ impl NeedleTask {
             values: asked,
             value_ends,
         }
+    }
+
+    /// Hides needles at the beginning of a haystack, as [`haystack::hide`] does, and asks for them.
+    ///
+    /// # Errors
+    /// [`NeedleError::Haystack`]: the texts leave no room for the haystack, or it is too short.
+    pub fn hide(
+        &self,
+        needle: &Needle,
+        place: Place,
+        haystack: &[u32],
+        tokenizer: &Tokenizer,
+    ) -> Result<Prompt, NeedleError> {
+        let (before, after) = (self.prompt.split_once("{haystack}")).expect("`check` passed");
+        let [before, after] =
+            [before, after].map(|text| text.replace("{question}", &needle.question));
+        let needles = needle.needles.iter().map(String::as_str);
+        let texts = PromptTexts {
+            before: &before,
+            needles: needles.zip(needle.depths(place.depth)).collect(),
+            after: &after,
+            answer: needle.answer_parts(),
+        };
+        haystack::hide(&texts, place, haystack, tokenizer).map_err(|reason| NeedleError::Haystack {
+            task: self.name.clone(),
+            reason,
+        })
     }
 }

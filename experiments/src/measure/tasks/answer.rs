@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::Result;
 use longspan_attention::Method;
 use longspan_data::{Prompt, Tokenizer};
-use longspan_model::{CacheType, DecodeOptions, Decoder, PassPlan, Transformer, Stale};
+use longspan_model::{CacheType, DecodeOptions, Decoder, PassPlan, Stale, Transformer};
 use longspan_rope::Length;
 
 /// A method over a model, with the plan of the last pass: passes of one length in a row share it.
