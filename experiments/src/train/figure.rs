@@ -96,7 +96,6 @@ fn series(name: &str, pen: usize, lines: &[Line], value: impl Fn(&Line) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draw::draw_losses;
 
     /// The second of two sources is not in the last phase.
     const CONFIG: &str = r#"
@@ -124,7 +123,7 @@ mod tests {
         let figure = figure("this", lines, &toml::from_str(CONFIG).unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        draw_losses(&figure, &path("loss.svg"), &path("loss.png")).unwrap();
+        figure.paint().unwrap().save(dir.path(), "loss").unwrap();
         assert!(path("loss.png").metadata().unwrap().len() > 1000);
         std::fs::read_to_string(path("loss.svg")).unwrap()
     }
