@@ -21,22 +21,24 @@ const MOST_DEPTHS: usize = 1000;
 pub struct NeedleConfig {
     /// Context lengths: tokens fed when the last answer token is scored. Ascending.
     pub lengths: Vec<usize>,
-    /// Where in the haystack the needle stands: a number of depths, evenly spaced, or a list.
+    /// Where in the haystack the needle stands: a number of depths, evenly spaced, or a list;
+    /// default: 5.
     #[serde(default = "five_depths")]
     pub depths: Depths,
-    /// Trials per cell, each with its own key, value and haystack.
+    /// Trials per cell, each with its own key, value and haystack; at least 5; default: 5.
     #[serde(default = "fewest_keys")]
     pub keys: usize,
-    /// Seed from which keys and values are drawn.
+    /// Seed from which keys and values are drawn; default: 0.
     #[serde(default)]
     pub seed: u32,
-    /// The tasks, by name; default: those of `[[needle.task]]`, or `pass-key`.
+    /// The tasks: names, or tables of a `kind` and its options; default: those of `[[needle.task]]`,
+    /// or `pass-key`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tasks: Vec<TaskChoice>,
-    /// One scorer or a list.
+    pub tasks: Vec<TaskEntry>,
+    /// One scorer or a list: `teacher-forced`, `generate`; default: `teacher-forced`.
     #[serde(default = "teacher_forced")]
     pub scorer: Scorers,
-    /// Mean score that a length must reach to count as mastered.
+    /// Mean score that a length must reach to count as mastered; default: 0.85.
     #[serde(default = "threshold")]
     pub threshold: f64,
     /// Tasks besides the built-in ones: `[[needle.task]]`.
@@ -50,7 +52,7 @@ pub struct NeedleConfig {
     untagged,
     expecting = "a task is a name, such as \"pass-key\", or a table of its kind and options, such as { kind = \"pass-key\" }"
 )]
-pub enum TaskChoice {
+pub enum TaskEntry {
     /// A built-in task without options, or one of `[[needle.task]]`.
     Name(String),
     /// A task with options.
@@ -117,12 +119,12 @@ fn threshold() -> f64 {
     0.85
 }
 
-impl TaskChoice {
+impl TaskEntry {
     /// The name of the task.
-    fn kind(&self) -> &str {
+    fn name(&self) -> &str {
         match self {
-            TaskChoice::Name(name) => name,
-            TaskChoice::Table(choice) => choice.kind(),
+            TaskEntry::Name(name) => name,
+            TaskEntry::Table(choice) => choice.kind(),
         }
     }
 }
@@ -261,11 +263,11 @@ impl NeedleConfig {
         let mut entries = self.tasks.clone();
         if entries.is_empty() {
             let own = self.own.iter().map(|template| template.name.clone());
-            entries = own.map(TaskChoice::Name).collect();
+            entries = own.map(TaskEntry::Name).collect();
         }
         if entries.is_empty() {
             let default = <dyn EvaluationTask as Axis>::DEFAULT;
-            entries.push(TaskChoice::Name(default.to_owned()));
+            entries.push(TaskEntry::Name(default.to_owned()));
         }
         let mut tasks: Vec<NamedTask> = Vec::new();
         for entry in &entries {
@@ -293,7 +295,7 @@ impl NeedleConfig {
                 "two [[needle.task]] are named {name:?}; make the names differ"
             );
             ensure!(
-                self.tasks.is_empty() || self.tasks.iter().any(|entry| entry.kind() == name),
+                self.tasks.is_empty() || self.tasks.iter().any(|entry| entry.name() == name),
                 "needle.task {name:?} has no effect, since needle.tasks does not name it; add it \
                  there, or remove it"
             );
@@ -302,11 +304,11 @@ impl NeedleConfig {
     }
 
     /// The task that an entry of `tasks` stands for.
-    fn named(&self, entry: &TaskChoice) -> Result<NamedTask> {
-        let name = entry.kind().to_owned();
+    fn named(&self, entry: &TaskEntry) -> Result<NamedTask> {
+        let name = entry.name().to_owned();
         let choice = match entry {
-            TaskChoice::Name(kind) => Choice::named(kind, Options::new()),
-            TaskChoice::Table(choice) => choice.clone(),
+            TaskEntry::Name(kind) => Choice::named(kind, Options::new()),
+            TaskEntry::Table(choice) => choice.clone(),
         };
         if choice.variant().is_ok() {
             return Ok(NamedTask { name, choice });

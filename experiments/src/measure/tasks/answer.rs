@@ -3,61 +3,16 @@
 use anyhow::Result;
 use longspan_data::{Prompt, Tokenizer};
 
-use super::grid::SPARE;
-use crate::config::needle::NamedTask;
 use crate::session::{LanguageModel, Session};
-use crate::tasks::{Question, Scorer};
-
-/// What a model answered.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The most likely tokens in place of the expected ones, or the text that the model generated.
-    pub given: String,
-    /// True for each value of the question that is right.
-    pub right: Vec<bool>,
-}
-
-/// Asks a question of a task and judges the answer.
-///
-/// # Errors
-/// A token is outside the vocabulary, the method does not fit the model, or a pass fails.
-pub fn answer<M: LanguageModel>(
-    session: &mut Session<M>,
-    task: &NamedTask,
-    question: &Question,
-    scorer: Scorer,
-    tokenizer: &Tokenizer,
-) -> Result<Answer> {
-    let text = |ids: &[u32]| text_of(tokenizer, ids.iter().copied());
-    match scorer {
-        Scorer::TeacherForced => {
-            let likely = teacher_forced(session, question)?;
-            Ok(Answer {
-                given: text_of(tokenizer, likely.iter().copied().flatten()),
-                right: parts_right(&question.prompt, &likely),
-            })
-        }
-        Scorer::Generate => {
-            let judge = |ids: &[u32]| task.judge(question, &text(ids));
-            let written = generate(session, question, SPARE, &mut |written| {
-                let last = written.last();
-                last.is_some_and(|&id| tokenizer.is_special(id))
-                    || judge(written).into_iter().all(|right| right)
-            })?;
-            Ok(Answer {
-                given: text(&written),
-                right: judge(&written),
-            })
-        }
-    }
-}
 
 /// The most likely token in place of each answer token, given the expected answer before it.
-fn teacher_forced<M: LanguageModel>(
+///
+/// # Errors
+/// A token is outside the vocabulary, the method does not fit the model, or the pass fails.
+pub fn teacher_forced<M: LanguageModel>(
     session: &mut Session<M>,
-    question: &Question,
+    prompt: &Prompt,
 ) -> Result<Vec<Option<u32>>> {
-    let prompt = &question.prompt;
     let answer = prompt.answer.concat();
     // The last answer token is only a target.
     let ids = [&prompt.ids[..], &answer[..answer.len() - 1]].concat();
@@ -67,19 +22,21 @@ fn teacher_forced<M: LanguageModel>(
 
 /// What a model generates greedily after a prompt: at most `spare` tokens more than the expected answer
 /// has, and no more once `done` is true of those generated.
-fn generate<M: LanguageModel>(
+///
+/// # Errors
+/// As [`teacher_forced`].
+pub fn generate<M: LanguageModel>(
     session: &mut Session<M>,
-    question: &Question,
+    prompt: &Prompt,
     spare: usize,
     done: &mut dyn FnMut(&[u32]) -> bool,
 ) -> Result<Vec<u32>> {
-    let prompt = &question.prompt;
     let most = prompt.answer.iter().map(Vec::len).sum::<usize>() + spare;
     session.write_on(&prompt.ids, most, done)
 }
 
 /// True for each part of the expected answer all of whose tokens are the most likely ones.
-fn parts_right(prompt: &Prompt, likely: &[Option<u32>]) -> Vec<bool> {
+pub fn parts_right(prompt: &Prompt, likely: &[Option<u32>]) -> Vec<bool> {
     let mut at = 0;
     let right = prompt.answer.iter().map(|part| {
         let likely = &likely[at..at + part.len()];
@@ -90,7 +47,7 @@ fn parts_right(prompt: &Prompt, likely: &[Option<u32>]) -> Vec<bool> {
 }
 
 /// The text of token ids. A model may have rows beyond the vocabulary; their ids are left out.
-fn text_of(tokenizer: &Tokenizer, ids: impl Iterator<Item = u32>) -> String {
+pub fn text_of(tokenizer: &Tokenizer, ids: impl Iterator<Item = u32>) -> String {
     let known = ids.filter(|&id| (id as usize) < tokenizer.vocab_size());
     let known: Vec<u32> = known.collect();
     tokenizer.decode(&known).unwrap_or_default()
@@ -119,16 +76,11 @@ mod tests {
     use super::*;
     use crate::open;
 
-    fn question(ids: Vec<u32>, answer: Vec<Vec<u32>>) -> Question {
-        let prompt = Prompt {
+    fn prompt(ids: Vec<u32>, answer: Vec<Vec<u32>>) -> Prompt {
+        Prompt {
             ids,
             answer,
             depth: 0.0,
-        };
-        Question {
-            prompt,
-            answer: String::new(),
-            values: Vec::new(),
         }
     }
 
@@ -149,7 +101,7 @@ mod tests {
 
     #[test]
     fn parts_are_judged_on_their_own() {
-        let prompt = question(vec![0], vec![vec![1, 2], vec![3], vec![4, 5]]).prompt;
+        let prompt = prompt(vec![0], vec![vec![1, 2], vec![3], vec![4, 5]]);
         let given = |ids: [u32; 5]| ids.map(Some);
         assert_eq!(parts_right(&prompt, &given([1, 2, 3, 4, 5])), [true; 3]);
         assert_eq!(
@@ -176,22 +128,22 @@ mod tests {
             let method: Method = toml::from_str(&text).unwrap();
             let mut session = Session::new(&model, &method);
             let ids: Vec<u32> = (0..50).map(|i| i * i % 256).collect();
-            let mut asked = question(ids, vec![vec![0; 2], vec![0; 3]]);
+            let mut asked = prompt(ids, vec![vec![0; 2], vec![0; 3]]);
             let written = generate(&mut session, &asked, 0, &mut |_| false).unwrap();
             assert_eq!(written.len(), 5);
             assert_eq!(session.fed, 50 + 4);
-            asked.prompt.answer = vec![written[..2].to_vec(), written[2..].to_vec()];
+            asked.answer = vec![written[..2].to_vec(), written[2..].to_vec()];
             let likely = teacher_forced(&mut session, &asked).unwrap();
             assert_eq!(
                 likely,
                 written.iter().copied().map(Some).collect::<Vec<_>>()
             );
-            assert_eq!(parts_right(&asked.prompt, &likely), [true, true]);
+            assert_eq!(parts_right(&asked, &likely), [true, true]);
 
             // A wrong first part: generation takes the model's own, teacher forcing the expected one.
-            asked.prompt.answer[0][0] = (asked.prompt.answer[0][0] + 1) % 256;
+            asked.answer[0][0] = (asked.answer[0][0] + 1) % 256;
             let likely = teacher_forced(&mut session, &asked).unwrap();
-            assert!(!parts_right(&asked.prompt, &likely)[0]);
+            assert!(!parts_right(&asked, &likely)[0]);
             let again = generate(&mut session, &asked, 2, &mut |_| false).unwrap();
             assert_eq!(again[..5], written);
             assert_eq!(again.len(), 7);

@@ -6,8 +6,7 @@ use anyhow::{Context, Result, ensure};
 use longspan_data::{Corpus, Place, Tokenizer};
 use rand::SeedableRng;
 
-use crate::config::RunConfig;
-use crate::config::needle::{NamedTask, NeedleConfig};
+use crate::config::{DataConfig, NamedTask, NeedleConfig};
 use crate::measure::check_ids;
 use crate::tasks::{Question, Scorer, TaskRng};
 
@@ -17,7 +16,7 @@ pub const SPARE: usize = 8;
 /// A point of the grid, at which every method has a cell.
 #[derive(Clone, Debug)]
 pub struct GridPoint {
-    /// Index into [`Questions::tasks`].
+    /// Index into the tasks of the run.
     pub task: usize,
     /// How the task is scored.
     pub scorer: Scorer,
@@ -29,29 +28,28 @@ pub struct GridPoint {
     pub digest: String,
 }
 
-/// Builds the questions of a run.
-pub struct Questions<'a> {
-    needle: &'a NeedleConfig,
+/// Builds the prompts of a run.
+pub struct Prompts {
+    needle: NeedleConfig,
     tokenizer: Rc<Tokenizer>,
     /// The tasks, in the order of the config.
-    pub tasks: Vec<NamedTask>,
+    tasks: Vec<NamedTask>,
     /// The beginning of the corpus, documents concatenated.
     haystack: Vec<u32>,
 }
 
-impl<'a> Questions<'a> {
+impl Prompts {
     /// Reads as much of the corpus as the trials need.
     ///
     /// # Errors
     /// A document cannot be read, the corpus is too short, or a token id is outside the model's
     /// `vocabulary`.
     pub fn new(
-        config: &'a RunConfig,
-        needle: &'a NeedleConfig,
+        data: &DataConfig,
+        needle: NeedleConfig,
         tokenizer: Rc<Tokenizer>,
         vocabulary: usize,
     ) -> Result<Self> {
-        let data = &config.data;
         let (longest, keys) = (needle.longest(), needle.keys);
         let enough = keys.saturating_mul(longest);
         let mut haystack = Vec::new();
@@ -81,9 +79,9 @@ impl<'a> Questions<'a> {
             );
         }
         Ok(Self {
+            tasks: needle.tasks()?,
             needle,
             tokenizer,
-            tasks: needle.tasks()?,
             haystack,
         })
     }
@@ -120,6 +118,16 @@ impl<'a> Questions<'a> {
         Ok(grid)
     }
 
+    /// The task of a point.
+    pub fn task(&self, point: &GridPoint) -> &NamedTask {
+        &self.tasks[point.task]
+    }
+
+    /// The name of the task of a point.
+    pub fn name(&self, point: &GridPoint) -> &str {
+        &self.task(point).name
+    }
+
     /// The trials at a point. What a trial draws depends only on the seed, the depth and the trial's
     /// number, so methods, lengths and scorers get the same questions; its haystack depends only on
     /// its number.
@@ -127,7 +135,7 @@ impl<'a> Questions<'a> {
     /// # Errors
     /// A question does not fit into its length.
     pub fn at(&self, point: &GridPoint) -> Result<Vec<Question>> {
-        let task = &self.tasks[point.task];
+        let task = self.task(point);
         let spare = match point.scorer {
             Scorer::TeacherForced => 0,
             Scorer::Generate => SPARE,
