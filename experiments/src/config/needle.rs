@@ -380,3 +380,6 @@ impl NeedleConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
