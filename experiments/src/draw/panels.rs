@@ -1,55 +1,54 @@
-//! The figure of a training: panels one below the other over one axis of tokens.
-
-use std::path::Path;
+//! Curves of a training over the tokens seen: panels one below the other over one horizontal axis.
 
 use anyhow::Result;
 
 use super::GREY;
 use super::axes::{Axis, LABEL_EM, Plot, Tick, even_ticks, log_ticks};
 use super::canvas::Align::End;
-use super::canvas::{Canvas, PAGE};
+use super::canvas::{Canvas, PAGE, Point};
 use super::legend::Legend;
 use super::pens::{Style, pale, style};
 
-/// All that the figure shows.
+/// Panels over one axis of tokens.
 pub struct LossFigure {
     /// First line above the panels.
     pub title: String,
     /// Second line above the panels.
     pub subtitle: String,
-    /// Where phases end, in millions of tokens.
+    /// Ends of phases, in millions of tokens.
     pub phase_ends: Vec<f64>,
-    /// From top to bottom.
+    /// From top to bottom; those without points are left out.
     pub panels: Vec<LossPanel>,
 }
 
-/// Curves over one axis.
+/// Curves over one vertical axis.
 pub struct LossPanel {
-    /// What the vertical axis shows, with its unit.
+    /// Title of the vertical axis, with the unit.
     pub title: String,
-    /// Its kind.
+    /// Kind of the vertical axis.
     pub scale: Scale,
-    /// Points on each side in a moving average, which is drawn over the pale points; 0 for the points alone.
+    /// Points on each side in a moving average, which is drawn over the pale points; 0 draws the
+    /// points alone.
     pub smoothing: usize,
-    /// In the legend's order.
+    /// In the order of the legend.
     pub series: Vec<Series>,
 }
 
-/// A vertical axis.
+/// Kind of a vertical axis.
 pub enum Scale {
-    /// Linear, so that all points have a place.
+    /// Linear, from the lowest to the highest point.
     Linear,
     /// 0 to 100.
     Percent,
-    /// Logarithmic, so that all points above 0 have a place.
+    /// Logarithmic, from the lowest point above 0 to the highest.
     Log,
 }
 
 /// One curve.
 pub struct Series {
-    /// For the legend.
+    /// Name in the legend.
     pub name: String,
-    /// Which of the pens draws it.
+    /// Index of the pen.
     pub pen: usize,
     /// (millions of tokens, value), tokens ascending; values that are not finite are left out.
     pub points: Vec<(f64, f64)>,
@@ -57,23 +56,25 @@ pub struct Series {
 
 /// Height of the first panel, and of the others.
 const HEIGHTS: (f64, f64) = (560.0, 360.0);
-/// Space above and below a legend, and below the last panel.
+/// Space above and below a legend.
 const SPACE: (f64, f64) = (36.0, 16.0);
+/// Height of what stands below the last panel.
 const FOOT: f64 = 124.0;
-/// Markers on a stretch of a curve, at most.
+/// About the most markers on a stretch of a curve.
 const MARKERS: usize = 12;
-/// A curve breaks off, because a phase does without its source, where the next point is further away than
-/// this share of the axis, and than a few points would be if they were even.
+/// A curve breaks where the next point is further away than this share of the axis (and than four
+/// times the mean distance of its points): a phase did not use its source.
 const GAP: f64 = 0.05;
 
 impl LossPanel {
+    /// All points that the axis can show.
     fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         let points = self.series.iter().flat_map(|series| &series.points);
-        points.copied().filter(|point| self.has(point))
+        points.copied().filter(|point| self.shows(point))
     }
 
-    /// Whether a point has a place on the axis.
-    fn has(&self, &(_, y): &(f64, f64)) -> bool {
+    /// True if the axis can show the point.
+    fn shows(&self, &(_, y): &(f64, f64)) -> bool {
         let positive = y > 0.0 || !matches!(self.scale, Scale::Log);
         y.abs() < 1e12 && positive
     }
@@ -109,18 +110,27 @@ impl LossPanel {
         pens.collect()
     }
 
-    /// The stretches of a curve without gaps.
+    fn legend(&self, measure: &Canvas) -> Legend<'_> {
+        let names = self.series.iter().map(|series| series.name.as_str());
+        Legend::new(measure, names.collect())
+    }
+
+    /// The stretches of a curve without gaps, on a horizontal axis of this width.
     fn runs(&self, series: &Series, width: f64) -> Vec<Vec<(f64, f64)>> {
-        let points = series.points.iter().copied();
-        let points: Vec<_> = points.filter(|point| self.has(point)).collect();
+        let points: Vec<_> = series
+            .points
+            .iter()
+            .copied()
+            .filter(|point| self.shows(point))
+            .collect();
         let gap = width * GAP.max(4.0 / points.len() as f64);
         let runs = points.chunk_by(|a, b| b.0 - a.0 <= gap);
         runs.map(<[_]>::to_vec).collect()
     }
 }
 
-/// Means over up to `half` points on each side, as many on the left as on the right where the curve begins,
-/// which is where it falls steeply.
+/// Centred moving averages over `half` points on each side. Near the start, where a loss falls
+/// steeply, the window shrinks on both sides; near the end it is cut.
 fn smoothed(points: &[(f64, f64)], half: usize) -> Vec<(f64, f64)> {
     let mean = |i: usize| {
         let around = half.min(i);
@@ -131,100 +141,123 @@ fn smoothed(points: &[(f64, f64)], half: usize) -> Vec<(f64, f64)> {
     smoothed.map(|(i, point)| (point.0, mean(i))).collect()
 }
 
-/// Writes `svg` and `png`. Panels without points are left out.
-///
-/// # Errors
-/// When the files cannot be written.
-pub fn draw_losses(figure: &LossFigure, svg: &Path, png: &Path) -> Result<()> {
-    let canvas = paint(figure)?;
-    canvas.save_svg(svg)?;
-    canvas.save_png(png)
+/// A panel with what is known before its place on the page is.
+struct Prepared<'a> {
+    panel: &'a LossPanel,
+    y: Axis,
+    y_ticks: Vec<Tick>,
+    legend: Legend<'a>,
+    height: f64,
 }
 
-fn paint(figure: &LossFigure) -> Result<Canvas> {
-    let panels = figure.panels.iter();
-    let panels: Vec<&LossPanel> = panels
-        .filter(|panel| panel.points().next().is_some())
-        .collect();
-    // A page to measure text on, before the size of the real one is known.
-    let measure = Canvas::new()?;
-    let axes: Vec<_> = panels.iter().map(|panel| panel.axis()).collect();
-    let labels = axes.iter().flat_map(|axis| &axis.1);
-    let labels = labels.map(|tick| measure.width(&tick.label, LABEL_EM));
-    let left = labels.fold(0.0, f64::max) + 110.0;
-    let right = f64::from(PAGE.0) - 50.0;
-    let names = |panel: &LossPanel| panel.series.iter().map(|s| s.name.clone()).collect();
-    let names: Vec<Vec<String>> = panels.iter().map(|panel| names(panel)).collect();
-    let legends = names.iter().map(|names| {
-        let names = names.iter().map(String::as_str);
-        Legend::new(&measure, names.collect())
-    });
-    let legends: Vec<Legend> = legends.collect();
-    let height = |i: usize| if i == 0 { HEIGHTS.0 } else { HEIGHTS.1 };
-    let head = 20.0 + 1.3 * (46.0 + 36.0);
-    let bodies = (legends.iter().enumerate())
-        .map(|(i, legend)| SPACE.0 + legend.height() + SPACE.1 + height(i));
-    let page = head + bodies.sum::<f64>() + FOOT;
-    let mut canvas = Canvas::of_size((PAGE.0, page as u32))?;
-    let mut top = canvas.heading([&figure.title, &figure.subtitle], (left, right), 20.0);
+impl LossFigure {
+    /// Draws the figure.
+    ///
+    /// # Errors
+    /// The font cannot be read.
+    pub fn paint(&self) -> Result<Canvas> {
+        // Text is measured before the size of the real page is known.
+        let measure = Canvas::new()?;
+        let panels = self.prepared(&measure);
+        let labels = panels.iter().flat_map(|panel| &panel.y_ticks);
+        let labels = labels.map(|tick| measure.width(&tick.label, LABEL_EM));
+        let left = labels.fold(0.0, f64::max) + 110.0;
+        let right = f64::from(PAGE.0) - 50.0;
+        let head = 20.0 + 1.3 * (46.0 + 36.0);
+        let bodies = panels
+            .iter()
+            .map(|panel| SPACE.0 + panel.legend.height() + SPACE.1 + panel.height);
+        let page = head + bodies.sum::<f64>() + FOOT;
+        let mut canvas = Canvas::of_size((PAGE.0, page as u32))?;
+        let mut top = canvas.heading([&self.title, &self.subtitle], (left, right), 20.0);
 
-    let tokens = panels.iter().flat_map(|panel| panel.points());
-    let last = tokens.map(|point| point.0).fold(1e-9, f64::max);
-    let x = Axis {
-        from: 0.0,
-        to: 1.02 * last,
-        log: false,
-    };
-    let mut x_ticks = even_ticks(x.from, x.to);
-    let labels: Vec<String> = (x_ticks.iter_mut())
-        .map(|tick| std::mem::take(&mut tick.label))
-        .collect();
-    for (i, panel) in panels.iter().enumerate() {
-        let lowest = i + 1 == panels.len();
-        if lowest {
-            // The others do without labels.
-            (x_ticks.iter_mut().zip(&labels))
-                .for_each(|(tick, label)| tick.label.clone_from(label));
+        let x = self.x_axis();
+        let mut x_ticks = even_ticks(x.from, x.to);
+        let mut labels: Vec<String> = Vec::new();
+        for tick in &mut x_ticks {
+            labels.push(std::mem::take(&mut tick.label));
         }
-        let (y, y_ticks) = &axes[i];
-        let styles = panel.styles();
-        legends[i].paint(&mut canvas, &styles, top + SPACE.0);
-        top += SPACE.0 + legends[i].height() + SPACE.1;
-        let plot = Plot {
-            left,
-            right,
-            top,
-            bottom: top + height(i),
-            x,
-            y: *y,
-        };
-        top = plot.bottom;
-        plot.paint(&mut canvas, &x_ticks, y_ticks, &panel.title);
-        for &end in figure.phase_ends.iter().filter(|&&end| end < x.to) {
+        for (i, prepared) in panels.iter().enumerate() {
+            let lowest = i + 1 == panels.len();
+            if lowest {
+                // Only this panel has labels on its horizontal axis.
+                for (tick, label) in x_ticks.iter_mut().zip(&labels) {
+                    tick.label.clone_from(label);
+                }
+            }
+            let styles = prepared.panel.styles();
+            prepared.legend.paint(&mut canvas, &styles, top + SPACE.0);
+            top += SPACE.0 + prepared.legend.height() + SPACE.1;
+            let plot = Plot {
+                left,
+                right,
+                top,
+                bottom: top + prepared.height,
+                x,
+                y: prepared.y,
+            };
+            top = plot.bottom;
+            let title = &prepared.panel.title;
+            plot.paint(&mut canvas, &x_ticks, &prepared.y_ticks, title);
+            self.paint_phases(&mut canvas, &plot);
+            paint_series(&mut canvas, &plot, prepared.panel, &styles);
+            if lowest {
+                plot.paint_x_title(&mut canvas, "tokens seen (millions)");
+                if !self.phase_ends.is_empty() {
+                    let at = (right, plot.bottom + 96.0);
+                    canvas.text("dashed: a phase ends", at, 34.0, GREY, End);
+                }
+            }
+        }
+        Ok(canvas)
+    }
+
+    /// The panels that have points.
+    fn prepared(&self, measure: &Canvas) -> Vec<Prepared<'_>> {
+        let shown = self.panels.iter().filter(|panel| panel.points().next().is_some());
+        let prepared = shown.enumerate().map(|(i, panel)| {
+            let (y, y_ticks) = panel.axis();
+            Prepared {
+                panel,
+                y,
+                y_ticks,
+                legend: panel.legend(measure),
+                height: if i == 0 { HEIGHTS.0 } else { HEIGHTS.1 },
+            }
+        });
+        prepared.collect()
+    }
+
+    fn x_axis(&self) -> Axis {
+        let points = self.panels.iter().flat_map(LossPanel::points);
+        let last = points.map(|point| point.0).fold(1e-9, f64::max);
+        Axis {
+            from: 0.0,
+            to: 1.02 * last,
+            log: false,
+        }
+    }
+
+    /// A dashed line at the end of each phase.
+    fn paint_phases(&self, canvas: &mut Canvas, plot: &Plot) {
+        for &end in self.phase_ends.iter().filter(|&&end| end < plot.x.to) {
             let at = plot.x(end);
             let line = [(at, plot.bottom), (at, plot.top)];
             canvas.dashed(&line, &[16.0, 10.0], GREY, 4.0);
         }
-        paint_series(&mut canvas, &plot, panel, &styles);
-        if lowest {
-            plot.paint_x_title(&mut canvas, "tokens seen (millions)");
-            if !figure.phase_ends.is_empty() {
-                let at = (right, plot.bottom + 96.0);
-                canvas.text("dashed: a phase ends", at, 34.0, GREY, End);
-            }
-        }
     }
-    Ok(canvas)
 }
 
 fn paint_series(canvas: &mut Canvas, plot: &Plot, panel: &LossPanel, styles: &[Style]) {
-    let place = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        let points = points.iter();
-        points.map(|&(x, y)| (plot.x(x), plot.y(y))).collect()
+    let place = |points: &[(f64, f64)]| -> Vec<Point> {
+        let place = |&(x, y): &(f64, f64)| (plot.x(x), plot.y(y));
+        points.iter().map(place).collect()
     };
     let width = plot.x.to - plot.x.from;
-    let series = panel.series.iter();
-    let mut curves: Vec<_> = series.map(|series| panel.runs(series, width)).collect();
+    let mut curves: Vec<Vec<Vec<(f64, f64)>>> = Vec::new();
+    for series in &panel.series {
+        curves.push(panel.runs(series, width));
+    }
     if panel.smoothing > 0 {
         for (runs, style) in curves.iter_mut().zip(styles) {
             for run in runs {
@@ -246,14 +279,16 @@ fn paint_series(canvas: &mut Canvas, plot: &Plot, panel: &LossPanel, styles: &[S
     }
 }
 
-/// The points of a stretch that get a marker; on a dense one those of different curves stand at different
-/// places, `share` of the way to the next.
+/// The points of a stretch that get a marker, about [`MARKERS`] over the whole axis. On a dense
+/// stretch the first stands `share` of their spacing after the start, so that markers of different
+/// curves stand at different places.
 fn marked(run: &[(f64, f64)], width: f64, share: f64) -> Vec<(f64, f64)> {
     let spacing = width / MARKERS as f64;
     let (from, to) = (run[0].0, run[run.len() - 1].0);
-    let mut next = match run.len() > MARKERS {
-        true => from + (spacing * share).min((to - from) / 2.0),
-        false => from,
+    let mut next = if run.len() > MARKERS {
+        from + (spacing * share).min((to - from) / 2.0)
+    } else {
+        from
     };
     let mut marked = Vec::new();
     for &point in run {
