@@ -31,8 +31,8 @@ pub struct NeedleConfig {
     /// Seed from which keys and values are drawn; default: 0.
     #[serde(default)]
     pub seed: u32,
-    /// The tasks: names, or tables of a `kind` and its options; default: those of `[[needle.task]]`,
-    /// or `pass-key`.
+    /// The tasks: names, or tables of a `kind` and its options; default: those of
+    /// `[[needle.task]]`, or `pass-key`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskEntry>,
     /// One scorer or a list: `teacher-forced`, `generate`; default: `teacher-forced`.
@@ -134,8 +134,8 @@ impl NamedTask {
         (self.choice.variant()).expect("`NeedleConfig::tasks` found it")
     }
 
-    /// What identifies the task in the key of a record, besides its prompts: its name, with its options
-    /// if it has any.
+    /// What identifies the task in the key of a record, besides its prompts: its name, with its
+    /// options if it has any.
     pub fn identity(&self) -> Value {
         if self.choice.options().is_empty() {
             json!(self.name)
@@ -231,8 +231,8 @@ impl NeedleConfig {
         Ok(depths)
     }
 
-    /// The depth of each cell of a task: [`depths`](NeedleConfig::depths), or 0 alone for a task that
-    /// has nothing to place.
+    /// The depth of each cell of a task: [`depths`](NeedleConfig::depths), or 0 alone for a task
+    /// to which a depth means nothing.
     ///
     /// # Errors
     /// As [`depths`](NeedleConfig::depths).

@@ -1,12 +1,13 @@
 //! Evaluation tasks: questions about a long text, their answers, and what counts as right.
 //!
-//! A task is one file that exports `Task` and one word in the registry below; the tests of this module
-//! then ask for `tests/golden/tasks/NAME.json`. A task that hides needles in a haystack returns a
-//! [`Template`] and nothing else; one that builds its prompts in another way (variable tracking, word
-//! counts) writes [`check`](EvaluationTask::check) and [`question`](EvaluationTask::question).
+//! A task is one file that exports `Task` and one word in the registry below; the tests of this
+//! module then ask for `tests/golden/tasks/NAME.json`. A task that hides needles in a haystack
+//! returns a [`Template`] and nothing else; one that builds its prompts in another way (variable
+//! tracking, word counts) writes [`check`](EvaluationTask::check) and
+//! [`question`](EvaluationTask::question).
 //!
-//! Record keys contain a digest of the prompts, so a change of a task's texts, or of the order in which
-//! it draws, makes every record of the task obsolete.
+//! Record keys contain a digest of the prompts, so a change of a task's texts, or of the order in
+//! which it draws, makes every record of the task obsolete.
 
 mod consistency;
 mod draw;
@@ -44,7 +45,7 @@ pub trait EvaluationTask: Variant {
         None
     }
 
-    /// False if the task has nothing to place at a depth. It is then asked at depth 0 only.
+    /// False if a depth means nothing to the task. It is then asked at depth 0 only.
     fn has_depth(&self) -> bool {
         true
     }
@@ -59,9 +60,9 @@ pub trait EvaluationTask: Variant {
         self.template().map_or(Ok(()), |template| template.check())
     }
 
-    /// The question of one trial: a prompt of exactly `place.fed + 1 - answer - place.spare` tokens,
-    /// `answer` being those of the answer. The trial depends on nothing but the arguments. `options`
-    /// have passed [`check`](EvaluationTask::check).
+    /// The question of one trial: a prompt of exactly `place.fed + 1 - answer - place.spare`
+    /// tokens, `answer` being those of the answer. The trial depends on nothing but the arguments.
+    /// `options` have passed [`check`](EvaluationTask::check).
     ///
     /// By default [`Template::ask`]. A task without a template must define it.
     ///
@@ -102,7 +103,8 @@ struct NoOptions {}
 /// One trial: what a model is asked, and what it should answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// The prompt and the expected answer as token ids. Each part of the answer is scored on its own.
+    /// The prompt and the expected answer as token ids. Each part of the answer is scored on its
+    /// own.
     pub prompt: Prompt,
     /// The expected answer.
     pub answer: String,

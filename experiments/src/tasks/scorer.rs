@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scorer {
-    /// The expected answer is fed in one pass; each of its tokens must be the most likely one at its
-    /// position (jzhang38/EasyContext).
+    /// The expected answer is fed in one pass; each of its tokens must be the most likely one at
+    /// its position (jzhang38/EasyContext).
     TeacherForced,
-    /// The model generates greedily; [`EvaluationTask::judge`](super::EvaluationTask::judge) finds the
-    /// values in its text (RULER, arXiv 2404.06654).
+    /// The model generates greedily; [`EvaluationTask::judge`](super::EvaluationTask::judge) finds
+    /// the values in its text (RULER, arXiv 2404.06654).
     Generate,
 }
 

@@ -116,8 +116,8 @@ impl Template {
         }
     }
 
-    /// Fills in the template and hides its needles at the beginning of a haystack, as [`hide`] does.
-    /// The template must have passed [`Template::check`].
+    /// Fills in the template and hides its needles at the beginning of a haystack, as [`hide`]
+    /// does. The template must have passed [`Template::check`].
     ///
     /// # Errors
     /// [`TaskError::Haystack`]: the texts leave no room for the haystack, or it is too short.

@@ -20,8 +20,8 @@ pub fn teacher_forced<M: LanguageModel>(
     session.most_likely(&ids, n, prompt.ids.len() - 1..n)
 }
 
-/// What a model generates greedily after a prompt: at most `spare` tokens more than the expected answer
-/// has, and no more once `done` is true of those generated.
+/// What a model generates greedily after a prompt: at most `spare` tokens more than the expected
+/// answer has, and no more once `done` is true of those generated.
 ///
 /// # Errors
 /// As [`teacher_forced`].
@@ -53,8 +53,8 @@ pub fn text_of(tokenizer: &Tokenizer, ids: impl Iterator<Item = u32>) -> String 
     tokenizer.decode(&known).unwrap_or_default()
 }
 
-/// Wilson's 95 % interval for a mean of `trials` outcomes between 0 and 1 (E. B. Wilson, JASA 22, 1927).
-/// It is conservative for outcomes other than 0 and 1: never too narrow.
+/// Wilson's 95 % interval for a mean of `trials` outcomes between 0 and 1 (E. B. Wilson, JASA 22,
+/// 1927). It is conservative for outcomes other than 0 and 1: never too narrow.
 pub fn wilson(mean: f64, trials: usize) -> (f64, f64) {
     const Z: f64 = 1.959_963_984_540_054;
     let n = trials as f64;
@@ -140,7 +140,8 @@ mod tests {
             );
             assert_eq!(parts_right(&asked, &likely), [true, true]);
 
-            // A wrong first part: generation takes the model's own, teacher forcing the expected one.
+            // A wrong first part: generation takes the model's own, teacher forcing the expected
+            // one.
             asked.answer[0][0] = (asked.answer[0][0] + 1) % 256;
             let likely = teacher_forced(&mut session, &asked).unwrap();
             assert!(!parts_right(&asked, &likely)[0]);
