@@ -13,7 +13,7 @@ use longspan_attention::Method;
 use longspan_model::WeightType;
 use serde::{Deserialize, Serialize};
 
-pub use needle::NeedleConfig;
+pub use needle::{Depth, Depths, NamedTask, NeedleConfig, Scorers, TaskEntry};
 pub use overrides::read;
 pub use perplexity::{PerplexityConfig, ProtocolEntry, Protocols};
 pub use published::{Published, note};
