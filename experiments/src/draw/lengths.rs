@@ -2,12 +2,12 @@
 
 use anyhow::{Result, ensure};
 
+use super::GREY;
 use super::axes::{Axis, LABEL_EM, Plot, Tick, length_label, log_ticks};
 use super::canvas::Align::{End, Middle};
 use super::canvas::{Canvas, PAGE, Point};
 use super::legend::Legend;
 use super::pens::{self, Style};
-use super::GREY;
 
 /// Curves over context length.
 pub struct LengthFigure {
@@ -254,7 +254,11 @@ fn runs(curve: &Curve, lengths: &[usize]) -> Vec<Vec<LengthPoint>> {
 }
 
 /// Draws all lines, then all error bars and markers over them. Returns true if a bar was drawn.
-fn paint_runs(canvas: &mut Canvas, plot: &Plot, curves: &[(Vec<Vec<LengthPoint>>, &Style)]) -> bool {
+fn paint_runs(
+    canvas: &mut Canvas,
+    plot: &Plot,
+    curves: &[(Vec<Vec<LengthPoint>>, &Style)],
+) -> bool {
     let x = |point: &LengthPoint| plot.x(point.0 as f64);
     for (runs, style) in curves {
         for run in runs {
@@ -307,7 +311,12 @@ mod tests {
         assert!(bar(&(1, 4.0, f64::INFINITY)).1.is_finite());
     }
 
-    fn figure(name: &str, trained: usize, points: &[LengthPoint], kinds: &[CurveKind]) -> LengthFigure {
+    fn figure(
+        name: &str,
+        trained: usize,
+        points: &[LengthPoint],
+        kinds: &[CurveKind],
+    ) -> LengthFigure {
         let curve = |&kind: &CurveKind| Curve {
             name: name.to_owned(),
             points: points.to_vec(),
@@ -363,10 +372,7 @@ mod tests {
             (1, [1e308; 2], false),
             (usize::MAX, [1.0; 2], true),
         ] {
-            let points = [
-                (1, values[0], f64::INFINITY),
-                (usize::MAX, values[1], -1.0),
-            ];
+            let points = [(1, values[0], f64::INFINITY), (usize::MAX, values[1], -1.0)];
             let figure = figure(&name, trained, &points, &kinds);
             let page = figure.paint().unwrap();
             // The label of the longest length is wider than the margin that it may reach into.
@@ -377,12 +383,19 @@ mod tests {
                 "{beyond:?}"
             );
             // Every curve has its two points, and a sample in the legend.
-            let markers = figure.styles().iter().map(|style| 3 * style.polygons()).sum::<usize>();
+            let markers = figure
+                .styles()
+                .iter()
+                .map(|style| 3 * style.polygons())
+                .sum::<usize>();
             assert_eq!(page.polygons(), markers);
             let texts = page.texts();
             let named = |text: &&&str| text.starts_with("a long ") && text.contains('…');
             assert_eq!(texts.iter().filter(named).count(), kinds.len() + 1);
-            let trained_at = texts.iter().filter(|text| text.starts_with("trained")).count();
+            let trained_at = texts
+                .iter()
+                .filter(|text| text.starts_with("trained"))
+                .count();
             assert_eq!(trained_at, usize::from(trained > 0));
             assert_eq!(texts.contains(&"bars: ±1 s.e."), bars, "{values:?}");
         }

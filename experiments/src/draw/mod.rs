@@ -17,8 +17,8 @@ mod pens;
 use plotters::style::RGBColor;
 
 pub use axes::length_label;
-pub use canvas::Canvas;
 use canvas::Align::Start;
+pub use canvas::Canvas;
 pub use heatmap::{HeatFigure, HeatPanel};
 pub use lengths::{Curve, CurveKind, LengthFigure};
 pub use panels::{LossFigure, LossPanel, Scale, Series};

@@ -214,7 +214,10 @@ impl LossFigure {
 
     /// The panels that have points.
     fn prepared(&self, measure: &Canvas) -> Vec<Prepared<'_>> {
-        let shown = self.panels.iter().filter(|panel| panel.points().next().is_some());
+        let shown = self
+            .panels
+            .iter()
+            .filter(|panel| panel.points().next().is_some());
         let prepared = shown.enumerate().map(|(i, panel)| {
             let (y, y_ticks) = panel.axis();
             Prepared {

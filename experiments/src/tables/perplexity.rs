@@ -72,7 +72,11 @@ pub fn tables<'a>(
             newest: &newest.provenance,
         })
     };
-    perplexity.protocols().into_iter().filter_map(table).collect()
+    perplexity
+        .protocols()
+        .into_iter()
+        .filter_map(table)
+        .collect()
 }
 
 impl<'a> Table<'a> {
@@ -217,7 +221,10 @@ mod tests {
         newer.perplexity = Some(9.0);
         example.perplexities.push(newer);
         let tables = tables(&example.config, &example.perplexities, &example.floors);
-        assert_eq!(tables[0].record("plain", 1024).unwrap().perplexity, Some(9.0));
+        assert_eq!(
+            tables[0].record("plain", 1024).unwrap().perplexity,
+            Some(9.0)
+        );
         assert_eq!(tables[0].row("plain").count(), 2);
     }
 

@@ -130,7 +130,11 @@ mod tests {
             let rows = panels.div_ceil(if panels > 4 { 3 } else { panels.min(2) });
             assert_eq!(count(&|text| text == "needle depth (%)"), rows);
             assert_eq!(count(&|text| text == "512"), panels);
-            let side = if lengths == 1 { " (right of these axes)" } else { "" };
+            let side = if lengths == 1 {
+                " (right of these axes)"
+            } else {
+                ""
+            };
             assert_eq!(count(&|text| text == format!("trained length 2K{side}")), 1);
         }
     }
