@@ -43,6 +43,7 @@
 
 pub mod config;
 pub mod device;
+pub mod docs;
 mod draw;
 pub mod figures;
 pub mod folder;

@@ -3,7 +3,7 @@
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::words::WORDS;
+use super::words::WORDS;
 
 /// A set of texts to draw from: `"digits:5"`, `"letters:4"`, `"words"`, `"words:2"` or a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,4 +116,53 @@ impl Draw {
 /// Draws from 0 to `end - 1`. `rand`'s own ranges may change between its versions.
 fn below(rng: &mut impl Rng, end: usize) -> usize {
     ((u128::from(rng.next_u64()) * end as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::tasks::TaskRng;
+
+    #[test]
+    fn sets_are_read_and_written_as_in_a_config() {
+        let parse = |text: &str| serde_json::from_str::<Draw>(text);
+        for (text, draw) in [
+            ("\"digits:7\"", Draw::Digits(7)),
+            ("\"letters:4\"", Draw::Letters(4)),
+            ("\"words\"", Draw::Words(1)),
+            ("\"words:2\"", Draw::Words(2)),
+            ("[\"x\"]", Draw::List(vec!["x".into()])),
+        ] {
+            assert_eq!(parse(text).unwrap(), draw);
+            assert_eq!(serde_json::to_string(&draw).unwrap(), text);
+        }
+        for text in ["\"digits\"", "\"digits:0\"", "\"uuid\"", "\"words:x\""] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("digits:5"), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_have_the_form_of_their_set() {
+        for seed in 0..50 {
+            let rng = &mut TaskRng::seed_from_u64(seed);
+            let digits = Draw::Digits(5).draw(rng);
+            assert!(digits.len() == 5 && digits.parse::<u32>().unwrap() >= 10_000);
+            let letters = Draw::Letters(4).draw(rng);
+            assert!(letters.len() == 4 && letters.bytes().all(|b| b.is_ascii_lowercase()));
+            let words = Draw::Words(2).draw(rng);
+            assert_eq!(words.split(' ').count(), 2, "{words}");
+            assert!(words.split(' ').all(|word| WORDS.contains(&word)));
+        }
+    }
+
+    #[test]
+    fn a_whole_set_is_drawn_without_repeats() {
+        let set = Draw::Digits(1);
+        let mut drawn = set.draw_different(set.variety(), &mut TaskRng::seed_from_u64(0));
+        drawn.sort();
+        assert_eq!(drawn, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    }
 }

@@ -276,7 +276,8 @@ impl TrainConfig {
                 );
                 ensure!(
                     length <= batch_tokens,
-                    "phase.{i}.lengths: {length} is more than schedule.batch_tokens = {batch_tokens}"
+                    "phase.{i}.lengths: {length} is more than schedule.batch_tokens = \
+                     {batch_tokens}"
                 );
             }
             check_weights(

@@ -158,7 +158,7 @@ fn draw_prompts(
                 depth: trial as f64 / (trials - 1).max(1) as f64,
             };
             let haystack = haystacks[trial * 7 % haystacks.len()];
-            Ok(task.hide(&task.draw(&mut rng), place, haystack, tokenizer)?)
+            Ok(task.ask(place, haystack, tokenizer, &mut rng)?.prompt)
         })
         .collect()
 }

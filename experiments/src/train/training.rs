@@ -19,7 +19,7 @@ use super::probe::Probe;
 use super::state::State;
 use crate::config::overrides::difference;
 use crate::folder::write_whole;
-use crate::tables::file_name;
+use crate::tables::markdown::file_name;
 
 /// Steps between progress messages where no progress bar is shown.
 const MESSAGE_EVERY: u64 = 100;
@@ -102,7 +102,7 @@ impl Training {
         })
     }
 
-    /// Runs the remaining steps, with lines of the log and saved states on the way.
+    /// Runs the remaining steps; logs, evaluates and saves at the intervals of the config.
     ///
     /// # Errors
     /// The loss is not finite, or a file cannot be written.
@@ -143,7 +143,7 @@ impl Training {
         // `run` draws nothing when the training was complete already.
         self.draw_figure()?;
         let (summary, out) = (self.log.summary(), self.out.display());
-        Ok(format!("{summary}\nwritten to {out}\n"))
+        Ok(format!("{summary}\nwritten to {out}"))
     }
 
     /// True if `done` is a multiple of `every` or the last step.
@@ -186,8 +186,8 @@ impl Training {
             log::warn!("no finite loss in train.jsonl: no figure");
             return Ok(());
         };
-        let page = figure.paint().and_then(|page| page.save(&self.out, "loss"));
-        page.context("drawing the figure of the losses")
+        let saved = figure.paint().and_then(|page| page.save(&self.out, "loss"));
+        saved.context("drawing the figure of the losses")
     }
 }
 

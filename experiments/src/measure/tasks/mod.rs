@@ -228,7 +228,7 @@ impl Measure for Tasks {
             digest(json!({
                 "needle": NEEDLE,
                 "model": model_identity(&self.config.methods[cell.method], None, model),
-                "task": self.prompts.name(point),
+                "task": self.prompts.task(point).identity(),
                 "scorer": point.scorer,
                 "length": point.length,
                 "depth": point.depth,

@@ -1,17 +1,15 @@
-//! Needle in a haystack through the program.
-
-mod shared;
+//! Needles in a haystack: from a config to records, tables and heatmaps.
 
 use std::path::Path;
 
+use crate::shared::{fail, needles, records, run_in, succeed, timeless, write_model, write_text};
 use serde_json::{Value, json};
-use shared::{succeed, timeless};
 
 /// A model, text, and a config with two methods; `needle` is the body of its table.
 fn workspace(needle: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    shared::write_model(dir.path());
-    shared::write_text(dir.path());
+    write_model(dir.path());
+    write_text(dir.path());
     write_config(dir.path(), needle);
     dir
 }
@@ -40,14 +38,8 @@ logn = true
     std::fs::write(dir.join("run.toml"), config).unwrap();
 }
 
-fn needles(run: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(run.join("needle.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    lines.collect()
-}
-
 #[test]
-fn a_run_leaves_everything_it_promises() {
+fn a_run_writes_records_tables_and_heatmaps() {
     let dir = workspace("lengths = [200, 300]\ndepths = [0, \"50%\", 1]\nkeys = 6");
     let stdout = succeed(dir.path(), &["run", "run.toml"]);
     let run = dir.path().join("runs/run");
@@ -76,14 +68,12 @@ fn a_run_leaves_everything_it_promises() {
     }
     // The same questions for every method and at every length.
     let asked = |method: &str, length: u64, depth: f64| {
-        let mut records = records.iter();
-        let record = records.find(|r| {
+        let record = records.iter().find(|r| {
             (&r["method"], &r["length"], &r["depth"])
                 == (&json!(method), &json!(length), &json!(depth))
         });
-        let trials = record.unwrap()["trials"].as_array().unwrap().clone();
+        let trials = record.unwrap()["trials"].as_array().unwrap().iter();
         trials
-            .iter()
             .map(|trial| trial["expected"].clone())
             .collect::<Vec<_>>()
     };
@@ -92,7 +82,7 @@ fn a_run_leaves_everything_it_promises() {
     let csv = std::fs::read_to_string(run.join("needle.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 12);
 
-    // Nothing is computed twice, and a report can be made again.
+    // Nothing is computed twice, and a report is written from the records.
     let before = std::fs::read(run.join("needle.jsonl")).unwrap();
     assert_eq!(succeed(dir.path(), &["run", "run.toml"]), stdout);
     assert_eq!(std::fs::read(run.join("needle.jsonl")).unwrap(), before);
@@ -102,7 +92,7 @@ fn a_run_leaves_everything_it_promises() {
 }
 
 #[test]
-fn both_parts_live_in_one_run() {
+fn one_run_may_have_perplexities_and_needles() {
     let dir = workspace("lengths = [200]\ndepths = 1");
     let perplexity = [
         "--set",
@@ -113,7 +103,7 @@ fn both_parts_live_in_one_run() {
     let args = [&["run", "run.toml"][..], &perplexity].concat();
     let stdout = succeed(dir.path(), &args);
     let run = dir.path().join("runs/run");
-    assert_eq!((shared::records(&run).len(), needles(&run).len()), (2, 2));
+    assert_eq!((records(&run).len(), needles(&run).len()), (2, 2));
     assert!(
         stdout.contains("# Perplexity") && stdout.contains("# Needle"),
         "{stdout}"
@@ -129,13 +119,8 @@ fn both_parts_live_in_one_run() {
         &[&["run", "alone.toml"][..], &perplexity].concat(),
     );
     let alone = dir.path().join("runs/alone");
-    let records = |run: &Path| {
-        shared::records(run)
-            .into_iter()
-            .map(timeless)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(records(&alone), records(&run));
+    let numbers = |run: &Path| records(run).into_iter().map(timeless).collect::<Vec<_>>();
+    assert_eq!(numbers(&alone), numbers(&run));
     assert!(!alone.join("needle.jsonl").exists());
 }
 
@@ -178,7 +163,7 @@ fn a_cut_record_is_computed_again_to_the_same_number() {
     let text = std::fs::read_to_string(&path).unwrap();
     let third = text.match_indices('\n').nth(2).unwrap().0;
     std::fs::write(&path, &text[..third - 30]).unwrap();
-    let output = shared::run_in(dir.path(), &["run", "run.toml"]);
+    let output = run_in(dir.path(), &["run", "run.toml"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success() && stderr.contains("cut short"),
@@ -190,14 +175,14 @@ fn a_cut_record_is_computed_again_to_the_same_number() {
     assert_eq!(timeless(again), timeless(whole));
 
     std::fs::write(&path, text.replacen("{\"key\"", "{\"kex\"", 1)).unwrap();
-    shared::fail(
+    fail(
         dir.path(),
         &["run", "run.toml"],
         &["needle.jsonl:1", "damaged"],
     );
 }
 
-/// Whatever changes the question or the text makes another cell, and what does not, does not.
+/// A cell is identified by its prompts, answers and model, not by labels or thresholds.
 #[test]
 fn keys_follow_the_prompts() {
     let own = "lengths = [200]\ndepths = 1\n[[needle.task]]\nname = \"own\"\nneedle = \" It is {value}.\"\n\
@@ -241,17 +226,4 @@ fn keys_follow_the_prompts() {
     let text = std::fs::read_to_string(dir.path().join("text.jsonl")).unwrap();
     std::fs::write(dir.path().join("text.jsonl"), text.replace('a', "z")).unwrap();
     assert!(!keys.contains(&key("")));
-}
-
-/// The shipped config, on a smaller grid.
-#[test]
-fn the_shipped_config_runs() {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/needle.toml");
-    let dir = tempfile::tempdir().unwrap();
-    let config = config.to_string_lossy();
-    let smaller = ["--set", "needle.lengths=[256]", "--set", "needle.depths=2"];
-    let stdout = succeed(dir.path(), &[&["run", &config][..], &smaller].concat());
-    assert!(stdout.contains("## fact"), "{stdout}");
-    let needles = needles(&dir.path().join("runs/needle"));
-    assert_eq!(needles.len(), 4 * 2 * 2);
 }

@@ -1,25 +1,22 @@
-//! Bad GPTQ checkpoints: exit code 2 and a message that names the file, the key or tensor, and both values.
-
-mod shared;
+//! GPTQ checkpoints.
 
 use std::path::Path;
 
 use longspan_model::{Quantization, WeightType, write_random_checkpoint};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
-use shared::{fail, succeed};
 
-const RUN: [&str; 2] = ["run", "run.toml"];
+use crate::RUN;
+use crate::shared::{
+    Stored, fail, find, micro, read_tensors, records, succeed, workspace, write_tensors,
+};
+
 const LAYER: &str = "transformer.h.1.mlp.w2";
 
-/// Name, type, shape and bytes of a tensor.
-type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
-
-/// A folder with an Int4 model in groups of 32.
-fn workspace() -> tempfile::TempDir {
-    let dir = shared::workspace("lengths = [64]");
-    let mut config = shared::micro();
+/// A folder with an Int4 model in groups of 32, config and text.
+fn packed_workspace() -> tempfile::TempDir {
+    let dir = workspace("lengths = [64]");
+    let mut config = micro();
     config.quantization = Some(Quantization {
         bits: 4,
         group_size: Some(32),
@@ -37,44 +34,33 @@ fn change_config(dir: &Path, change: impl FnOnce(&mut Value)) {
     std::fs::write(path, config.to_string()).unwrap();
 }
 
-/// Changes the weights of a good checkpoint and expects `words` in the error.
+/// Changes the tensors of a good checkpoint, which must then be refused.
 #[track_caller]
 fn broken(change: impl FnOnce(&mut Vec<Stored>), words: &[&str]) {
-    let dir = workspace();
+    let dir = packed_workspace();
     let path = dir.path().join("model/model.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let stored = tensors.iter().map(|(name, view)| {
-        let (shape, data) = (view.shape().to_vec(), view.data().to_vec());
-        (name.to_owned(), view.dtype(), shape, data)
-    });
-    let mut weights: Vec<Stored> = stored.collect();
-    change(&mut weights);
-    let views = weights.iter().map(|(name, dtype, shape, data)| {
-        let view = TensorView::new(*dtype, shape.clone(), data).unwrap();
-        (name.clone(), view)
-    });
-    let bytes = safetensors::serialize(views, None).unwrap();
-    std::fs::write(&path, bytes).unwrap();
+    let mut tensors = read_tensors(&path);
+    change(&mut tensors);
+    write_tensors(&path, &tensors);
     fail(dir.path(), &RUN, words);
 }
 
-fn find<'a>(weights: &'a mut [Stored], part: &str) -> &'a mut Stored {
-    let name = format!("{LAYER}.{part}");
-    weights.iter_mut().find(|w| w.0 == name).unwrap()
+/// The tensor `part` of [`LAYER`].
+fn part<'a>(tensors: &'a mut [Stored], part: &str) -> &'a mut Stored {
+    find(tensors, &format!("{LAYER}.{part}"))
 }
 
 #[test]
-fn a_good_one_runs_and_its_records_name_the_type() {
-    let dir = workspace();
+fn a_good_checkpoint_runs_and_its_records_name_the_type() {
+    let dir = packed_workspace();
     succeed(dir.path(), &RUN);
-    let records = shared::records(&dir.path().join("runs/run"));
+    let records = records(&dir.path().join("runs/run"));
     assert!(records.iter().all(|record| record["dtype"] == "int4"));
     assert_eq!(records.len(), 3);
 }
 
 #[test]
-fn a_bad_value_of_the_config_is_named() {
+fn a_bad_quantization_config_is_named() {
     for (key, value) in [
         ("bits", json!(3)),
         ("bits", json!("4")),
@@ -86,7 +72,7 @@ fn a_bad_value_of_the_config_is_named() {
         ("is_marlin_format", json!(true)),
         ("lm_head", json!(true)),
     ] {
-        let dir = workspace();
+        let dir = packed_workspace();
         change_config(dir.path(), |c| {
             c["quantization_config"][key] = value.clone()
         });
@@ -99,17 +85,15 @@ fn a_bad_value_of_the_config_is_named() {
         fail(dir.path(), &RUN, &words);
     }
     for key in ["bits", "quant_method", "group_size", "desc_act"] {
-        let dir = workspace();
+        let dir = packed_workspace();
         change_config(dir.path(), |config| {
-            config["quantization_config"]
-                .as_object_mut()
-                .unwrap()
-                .remove(key);
+            let quantization = config["quantization_config"].as_object_mut().unwrap();
+            quantization.remove(key).unwrap();
         });
         let words = ["config.json", "quantization_config", key, "missing"];
         fail(dir.path(), &RUN, &words);
     }
-    let dir = workspace();
+    let dir = packed_workspace();
     change_config(dir.path(), |c| c["intermediate_size"] = json!(2 * 178));
     let words = [
         "config.json",
@@ -121,26 +105,26 @@ fn a_bad_value_of_the_config_is_named() {
 }
 
 #[test]
-fn a_bad_tensor_is_named() {
+fn a_bad_packed_tensor_is_named() {
     let name = format!("{LAYER}.qzeros");
     broken(
-        |w| w.retain(|w| w.0 != name),
+        |t| t.retain(|t| t.name != name),
         &["model.safetensors", &format!("{name} is missing")],
     );
     broken(
-        |w| w.retain(|w| !w.0.ends_with("w2.g_idx")),
+        |t| t.retain(|t| !t.name.ends_with("w2.g_idx")),
         &["model.safetensors", "g_idx is missing"],
     );
     broken(
-        |w| find(w, "qweight").2 = vec![176, 8],
+        |t| part(t, "qweight").shape = vec![176, 8],
         &["w2.qweight", "[176, 8]", "[8, 176]"],
     );
     broken(
-        |w| find(w, "qweight").1 = Dtype::F32,
+        |t| part(t, "qweight").dtype = Dtype::F32,
         &["w2.qweight is F32", "I32"],
     );
     broken(
-        |w| find(w, "g_idx").3[4 * 5..4 * 6].copy_from_slice(&2i32.to_le_bytes()),
+        |t| part(t, "g_idx").set(5, &2i32.to_le_bytes()),
         &[
             "w2.g_idx",
             "holds 2 at flat index 5",
@@ -149,33 +133,24 @@ fn a_bad_tensor_is_named() {
         ],
     );
     broken(
-        |w| find(w, "g_idx").3[4 * 5..4 * 6].copy_from_slice(&(-1i32).to_le_bytes()),
+        |t| part(t, "g_idx").set(5, &(-1i32).to_le_bytes()),
         &["w2.g_idx", "holds -1 at flat index 5"],
     );
     broken(
-        |w| find(w, "g_idx").3[4 * 5..4 * 6].copy_from_slice(&1i32.to_le_bytes()),
+        |t| part(t, "g_idx").set(5, &1i32.to_le_bytes()),
         &["w2.g_idx", "puts 31 inputs in group 0", "implies 32"],
     );
     broken(
-        |w| find(w, "scales").3[2 * 7..2 * 8].copy_from_slice(&[0, 0x7c]),
+        |t| part(t, "scales").set(7, &[0, 0x7c]),
         &["w2.scales", "inf", "index 7"],
     );
-    broken(
-        |w| {
-            w.push((
-                format!("{LAYER}.weight"),
-                Dtype::F32,
-                vec![176, 64],
-                vec![0; 4 * 176 * 64],
-            ))
-        },
-        &["w2.weight is not part of the model"],
-    );
+    let weight = Stored::zeros(&format!("{LAYER}.weight"), Dtype::F32, &[176, 64]);
+    broken(|t| t.push(weight), &["w2.weight is not part of the model"]);
 }
 
 #[test]
-fn a_type_of_packed_matrices_cannot_be_chosen() {
-    let dir = workspace();
+fn a_dtype_of_packed_matrices_is_refused() {
+    let dir = packed_workspace();
     let set = ["run", "run.toml", "--set", "model.dtype=f32"];
     fail(
         dir.path(),

@@ -1,10 +1,8 @@
-//! What a sweep needs, told before it runs, and what becomes of cells that would not fit.
+//! Memory: the estimate of `plan`, and cells that do not fit.
 
-mod shared;
+use crate::shared::{fail, records, run_in, succeed};
 
-use shared::records;
-
-/// Two lengths of one method, with windows, so that the longer one costs memory and not time.
+/// Two lengths of one method. Windows keep the longer one cheap in time, not in memory.
 const CONFIG: &str = r#"
 [model]
 path = "builtin:tiny"
@@ -50,10 +48,10 @@ fn mebibytes(text: &str) -> f64 {
 }
 
 #[test]
-fn a_plan_names_every_pass_and_bounds_its_memory() {
+fn a_plan_lists_every_pass_and_bounds_its_memory() {
     let dir = workspace();
-    let plan = shared::succeed(dir.path(), &["plan", "c.toml"]);
-    assert!(!dir.path().join("runs").exists(), "a plan runs nothing");
+    let plan = succeed(dir.path(), &["plan", "c.toml"]);
+    assert!(!dir.path().join("runs").exists(), "plan computes nothing");
     let (short, long) = (row(&plan, 2, "256"), row(&plan, 2, "16384"));
     assert_eq!(
         short[..5],
@@ -63,7 +61,7 @@ fn a_plan_names_every_pass_and_bounds_its_memory() {
     let estimate = mebibytes(long[7]);
     assert!(mebibytes(short[7]) < estimate);
 
-    shared::succeed(dir.path(), &["run", "c.toml"]);
+    succeed(dir.path(), &["run", "c.toml"]);
     let found = records(&dir.path().join("runs/c"));
     let longest = found.iter().find(|record| record["length"] == 16384);
     let peak = longest.unwrap()["peak_bytes"].as_f64().unwrap() / f64::from(1 << 20);
@@ -78,21 +76,21 @@ fn a_static_method_needs_one_pass_for_nested_lengths() {
     let dir = workspace();
     let set = ["perplexity.nested=true", "perplexity.lengths=[256,512]"];
     let args = ["plan", "c.toml", "--set", set[0], "--set", set[1]];
-    let plan = shared::succeed(dir.path(), &args);
+    let plan = succeed(dir.path(), &args);
     let row = row(&plan, 2, "512");
     assert_eq!(row[3..5], ["256 512", "32"]);
     assert!(!plan.contains("| 256 |"), "{plan}");
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_the_rest_goes_on() {
+fn a_cell_that_does_not_fit_is_refused_and_the_others_run() {
     let dir = workspace();
     let run = ["run", "c.toml", "--memory-limit", "64MiB"];
     let plan = ["plan", "c.toml", "--memory-limit", "64MiB"];
-    let plan = shared::succeed(dir.path(), &plan);
+    let plan = succeed(dir.path(), &plan);
     assert!(row(&plan, 2, "16384")[7].ends_with("(refused)"), "{plan}");
 
-    let output = shared::run_in(dir.path(), &run);
+    let output = run_in(dir.path(), &run);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     for word in [
@@ -112,17 +110,17 @@ fn what_does_not_fit_is_refused_and_the_rest_goes_on() {
         table()
     );
 
-    // With more of it the gap is filled.
-    shared::succeed(dir.path(), &["run", "c.toml", "--memory-limit", "4GiB"]);
+    // With more memory the gap is filled.
+    succeed(dir.path(), &["run", "c.toml", "--memory-limit", "4GiB"]);
     assert_eq!(records(&dir.path().join("runs/c")).len(), 2);
     assert!(!table().contains("refused"), "{}", table());
 }
 
 #[test]
-fn a_limit_below_everything_is_an_error() {
+fn a_limit_that_refuses_every_cell_is_an_error() {
     let dir = workspace();
     let run = |limit| ["run", "c.toml", "--memory-limit", limit];
     let words = ["every cell was refused", "1.0 MiB"];
-    shared::fail(dir.path(), &run("1MiB"), &words);
-    shared::fail(dir.path(), &run("lots"), &["lots", "--memory-limit"]);
+    fail(dir.path(), &run("1MiB"), &words);
+    fail(dir.path(), &run("lots"), &["lots", "--memory-limit"]);
 }

@@ -1,12 +1,10 @@
-//! `generate`, `chat` and `profile`, run as a user runs them.
-
-mod shared;
+//! `generate`, `chat` and `profile`.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use shared::{longspan, run_in, succeed};
+use crate::shared::{fail, longspan, succeed, tiny_folder};
 
 const PROMPT: &str = "\\documentclass{article}\n\\begin{document}\n\\begin{lemma}\\label{s:001}\n";
 
@@ -33,7 +31,7 @@ fn generate(args: &[&str]) -> String {
 }
 
 #[test]
-fn a_prompt_is_gone_on_from() {
+fn a_prompt_is_continued() {
     let text = generate(&["--max-new-tokens", "30", PROMPT]);
     assert!(text.starts_with("The "), "{text}");
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -49,7 +47,7 @@ fn a_prompt_is_gone_on_from() {
     ];
     let piped = with_input(&args, PROMPT);
     assert_eq!(String::from_utf8(piped.stdout).unwrap(), text);
-    // Up to a stop word, which is not shown.
+    // The text ends before a stop word.
     let word = text.split(' ').nth(2).unwrap();
     let stopped = generate(&["--max-new-tokens", "30", "--stop", word, PROMPT]);
     assert_eq!(
@@ -59,8 +57,8 @@ fn a_prompt_is_gone_on_from() {
 }
 
 #[test]
-fn draws_follow_the_seed() {
-    let draw = |seed| {
+fn samples_follow_the_seed() {
+    let sample = |seed| {
         generate(&[
             "--max-new-tokens",
             "40",
@@ -71,44 +69,56 @@ fn draws_follow_the_seed() {
             PROMPT,
         ])
     };
-    assert_eq!(draw("1"), draw("1"));
-    assert_ne!(draw("1"), draw("2"));
+    assert_eq!(sample("1"), sample("1"));
+    assert_ne!(sample("1"), sample("2"));
+}
+
+/// The answers of a conversation with short windows.
+fn chat(input: &str) -> String {
+    let args = "chat --model builtin:tiny --max-new-tokens 5 --set window=64";
+    let output = with_input(&args.split(' ').collect::<Vec<_>>(), input);
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
-fn a_conversation_goes_on_until_its_end() {
-    let args = [
-        "chat",
-        "--model",
-        "builtin:tiny",
-        "--max-new-tokens",
-        "5",
-        "--set",
-        "window=64",
-    ];
-    for input in ["one\n/reset\ntwo\n/exit\nthree\n", "one\n\ntwo\n"] {
-        let output = with_input(&args, input);
-        assert!(output.status.success());
-        let answers = String::from_utf8(output.stdout).unwrap();
-        assert!(answers.matches('\n').count() >= 2, "{answers:?}");
-    }
-    // No memory is taken for what a window allows and the conversation does not have.
-    let endless = [&args[..], &["--max-window-size", "4611686018427387904"]].concat();
-    assert!(with_input(&endless, "one\n").status.success());
-    let output = with_input(&args, "/help\n");
-    let told = String::from_utf8(output.stderr).unwrap();
+fn a_conversation_remembers_until_it_is_reset() {
+    let (one, two) = (chat("one\n"), chat("two\n"));
+    assert!(one.ends_with('\n') && one.trim().len() > 1, "{one:?}");
+    assert_ne!(one, two);
+    // Nothing after /exit is answered, and /reset forgets what was said.
+    let reset = chat("one\n/reset\ntwo\n/exit\nthree\n");
+    assert_eq!(reset, format!("{one}{two}"));
+    // Empty lines are not answered; the second answer knows the first.
+    let both = chat("one\n\ntwo\n");
+    let second = both.strip_prefix(&one).unwrap();
+    assert!(second.ends_with('\n'), "{second:?}");
+    assert_ne!(second, two);
+}
+
+#[test]
+fn a_large_window_takes_no_memory_of_its_own() {
+    let args = "chat --model builtin:tiny --max-new-tokens 5 --max-window-size 4611686018427387904";
+    let output = with_input(&args.split(' ').collect::<Vec<_>>(), "one\n");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+}
+
+#[test]
+fn an_unknown_chat_command_is_named() {
+    let output = with_input(&["chat", "--model", "builtin:tiny"], "/help\n");
+    let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        told.contains("/help is not known; there are /reset and /exit"),
-        "{told}"
+        error.contains("/help is not known; there are /reset and /exit"),
+        "{error}"
     );
 }
 
 #[test]
 fn generation_config_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tiny");
     for name in ["config.json", "model.safetensors", "qwen.tiktoken"] {
-        std::fs::copy(tiny.join(name), dir.path().join(name)).unwrap();
+        std::fs::copy(tiny_folder().join(name), dir.path().join(name)).unwrap();
     }
     let file = dir.path().join("generation_config.json");
     let model = dir.path().to_string_lossy();
@@ -117,7 +127,7 @@ fn generation_config_is_read() {
         succeed(Path::new("."), &all)
     };
     let greedy = text(&["--max-new-tokens", "20"]);
-    let drawn = text(&[
+    let sampled = text(&[
         "--max-new-tokens",
         "20",
         "--temperature",
@@ -130,7 +140,7 @@ fn generation_config_is_read() {
         r#"{"do_sample": true, "top_p": 0.9, "max_new_tokens": 20, "eos_token_id": [1840]}"#,
     )
     .unwrap();
-    assert_eq!(text(&[]), drawn);
+    assert_eq!(text(&[]), sampled);
     assert_eq!(text(&["--greedy"]), greedy);
     for (text, words) in [
         (r#"{"chat_format": "vicuna"}"#, "chat_format"),
@@ -139,11 +149,9 @@ fn generation_config_is_read() {
         (r#"{"repetition_penalty": 0}"#, "repetition_penalty is 0"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let output = run_in(Path::new("."), &["generate", "--model", &model, PROMPT]);
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{error}");
         let words = format!("generation_config.json: {words}");
-        assert!(error.contains(&words), "{error}");
+        let args = ["generate", "--model", &model, PROMPT];
+        fail(Path::new("."), &args, &[&words]);
     }
 }
 
@@ -164,12 +172,12 @@ fn profile_prints_both_tables() {
     ];
     let text = succeed(Path::new("."), &args);
     for row in ["| 8 |", "| 16 |", "| 12 |", "cache int8"] {
-        assert!(text.contains(row), "{row} in {text}");
+        assert_eq!(text.matches(row).count(), 1, "{row} in {text}");
     }
 }
 
 #[test]
-fn mistakes_are_named() {
+fn bad_arguments_are_named() {
     for (args, words) in [
         (
             &["generate", "--set", "rope.kind=foo", "hi"][..],
@@ -195,9 +203,6 @@ fn mistakes_are_named() {
         (&["profile", "--tokens", "1"], "--tokens"),
     ] {
         let args = [args, &["--model", "builtin:tiny"]].concat();
-        let output = run_in(Path::new("."), &args);
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-        assert!(error.contains(words), "{args:?}: {error}");
+        fail(Path::new("."), &args, &[words]);
     }
 }

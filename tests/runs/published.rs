@@ -1,9 +1,7 @@
-//! Published numbers beside those of a run, and the trained length that they were measured at.
+//! Published numbers next to measured ones, and an override of the trained length.
 
-mod shared;
-
+use crate::shared::{fail, records, succeed, workspace};
 use serde_json::{Value, json};
-use shared::{fail, records, succeed, workspace};
 
 const PUBLISHED: &str = r#"
 [[published]]
@@ -26,7 +24,7 @@ fn cells(table: &str, row: &str) -> Vec<String> {
 }
 
 #[test]
-fn published_rows_stand_beside_the_measured_ones() {
+fn published_rows_stand_below_the_measured_ones() {
     let dir = workspace("lengths = [32, 64]\nmax_tokens = 512\nprotocol = [\"half\", \"packed\"]");
     let alone = succeed(dir.path(), &["run", "run.toml"]);
     assert!(!alone.contains("published"), "{alone}");
@@ -34,7 +32,7 @@ fn published_rows_stand_beside_the_measured_ones() {
     let read = |file: &str| std::fs::read_to_string(run.join(file)).unwrap();
     let measured = read("records.jsonl");
 
-    // They may be added to a run that has ended: no record depends on them.
+    // They may be added to a finished run: no record depends on them.
     let config = dir.path().join("run.toml");
     let text = std::fs::read_to_string(&config).unwrap() + PUBLISHED;
     std::fs::write(&config, text).unwrap();
@@ -69,25 +67,25 @@ fn published_rows_stand_beside_the_measured_ones() {
     );
     assert!(!read("ppl.svg").contains("published"));
 
-    // A report finds them in the folder's config.
+    // A report reads them from the folder's config.
     std::fs::remove_file(run.join("table.md")).unwrap();
     assert_eq!(succeed(dir.path(), &["report", "runs/run"]), stdout);
     assert!(read("table.md").contains("published: theirs"));
 
-    // Anything else in the config is still not to be changed.
+    // Any other key of the config must stay.
     let args = ["run", "run.toml", "--set", "method.2.sinks=5"];
     fail(dir.path(), &args, &["another config", "method.2.sinks"]);
 }
 
-/// An override of the trained length gives what a folder gives whose config.json has that length: the very same cells.
+/// An override of the trained length gives the same cells as a `config.json` with that length.
 #[test]
 fn a_trained_length_of_the_config_replaces_the_models() {
     let dir = workspace("lengths = [64]\nmax_tokens = 256");
     let run = |out: &str, trained: Option<usize>| -> Vec<Value> {
         let set = trained.map(|trained| format!("model.trained={trained}"));
-        let set = set.iter().flat_map(|set| ["--set", set]);
-        let args = ["run", "run.toml", "--out", out].into_iter().chain(set);
-        succeed(dir.path(), &args.collect::<Vec<_>>());
+        let mut args = vec!["run", "run.toml", "--out", out];
+        args.extend(set.iter().flat_map(|set| ["--set", set]));
+        succeed(dir.path(), &args);
         records(&dir.path().join(out))
     };
     let keys = |records: &[Value]| -> Vec<Value> {
