@@ -1,7 +1,7 @@
 //! Tables of a run: rows of methods, columns of lengths, as Markdown and CSV.
 
 #[cfg(test)]
-pub mod example;
+pub(crate) mod example;
 mod markdown;
 pub mod perplexity;
 pub mod tasks;
