@@ -39,22 +39,22 @@ pub fn tables<'a>(config: &'a RunConfig, records: &'a [TaskRecord]) -> Result<Ve
         return Ok(Vec::new());
     };
     let mut tables = Vec::new();
-    for task in needle.task_names()? {
+    for task in needle.tasks()? {
         for scorer in needle.scorers() {
             let records: Vec<&TaskRecord> = records
                 .iter()
-                .filter(|record| record.task == task && record.scorer == scorer)
+                .filter(|record| record.task == task.name && record.scorer == scorer)
                 .collect();
             if records.is_empty() {
                 continue;
             }
             let methods = config.methods.iter().map(|method| method.name.as_str());
             tables.push(Table {
-                task: task.clone(),
+                task: task.name.clone(),
                 scorer,
                 methods: methods.collect(),
                 lengths: &needle.lengths,
-                depths: needle.depths()?,
+                depths: needle.depths_of(&task)?,
                 records,
                 newest,
                 keys: needle.keys,
