@@ -3,7 +3,6 @@
 //! `logn`, `window` and `sinks` are older than the axes that they belong to. A method that can be said
 //! in them is written in them, so that the keys of its records stay what they were.
 
-use documented::DocumentedFields;
 use longspan_rope::{Choice, FrequencyMethod, Options, PerLayer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use crate::scales::logn::Params as LogNParams;
 use crate::{AttentionPattern, Method, QueryScale};
 
 /// The keys of `[[method]]`.
-#[derive(Serialize, Deserialize, DocumentedFields)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MethodTable {
     /// Name in tables, figures and records; unique. A label: no part of a record's key.
@@ -38,12 +37,6 @@ pub(crate) struct MethodTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     /// Query scale, in the forms of `rope`; default: `none`.
     scale: Option<PerLayer<dyn QueryScale>>,
-}
-
-/// The keys of a `[[method]]` table, each with what it means.
-pub fn method_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let names = MethodTable::FIELD_NAMES.iter().copied();
-    names.zip(MethodTable::FIELD_DOCS.iter().copied())
 }
 
 /// `logn = false | true | { length = "position" | "visible" }`.

@@ -43,7 +43,6 @@
 
 pub mod config;
 pub mod device;
-pub mod docs;
 mod draw;
 pub mod figures;
 pub mod folder;

@@ -8,7 +8,6 @@ mod published;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use documented::DocumentedFields;
 use longspan_attention::Method;
 use longspan_model::WeightType;
 use serde::{Deserialize, Serialize};
@@ -19,7 +18,7 @@ pub use perplexity::{PerplexityConfig, ProtocolEntry, Protocols};
 pub use published::{Published, note};
 
 /// A whole run. Paths are relative to the working directory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Which model.
@@ -41,7 +40,7 @@ pub struct RunConfig {
 }
 
 /// `[model]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Hugging Face folder, `builtin:tiny` or `builtin:random`.
@@ -69,7 +68,7 @@ fn is_f32(dtype: &WeightType) -> bool {
 }
 
 /// `[data]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// File, folder, glob or `builtin:articles`.

@@ -1,7 +1,6 @@
 //! `[perplexity]` of a run config.
 
 use anyhow::{Context, Result, ensure};
-use documented::DocumentedFields;
 use longspan_attention::Method;
 use longspan_rope::{Axis, Choice, Options};
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,7 @@ use serde_json::json;
 use crate::protocols::{Budget, PROTOCOLS, PerplexityProtocol, ProtocolName};
 
 /// `[perplexity]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PerplexityConfig {
     /// Context lengths: tokens fed in one pass.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
-use documented::DocumentedFields;
 use longspan_attention::Method;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,7 +13,7 @@ use crate::protocols::ProtocolName;
 pub const PROTOCOL: &str = "packed";
 
 /// `[[published]]`. No record depends on these rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// What was measured; the row is labelled `published: NAME`.
