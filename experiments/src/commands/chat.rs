@@ -1,4 +1,4 @@
-//! `longspan chat`: a conversation with a chat model.
+//! `longspan chat`.
 
 use anyhow::{Context, Result, ensure};
 use longspan_data::{Chat, ChatFormat};
@@ -6,16 +6,22 @@ use longspan_model::Decoder;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use crate::generate::{Speaker, SpeakerArgs};
+use super::args::{MethodArgs, ModelArgs};
+use super::generate::GenerationArgs;
+use super::{generate, print};
 
-/// Tokens that the first cache of a conversation has room for, at least.
+/// Least capacity of the first cache of a conversation, tokens.
 const FIRST: usize = 2048;
 
 /// Options of `chat`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    speaker: SpeakerArgs,
+    model: ModelArgs,
+    #[command(flatten)]
+    method: MethodArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
     /// System prompt
     #[arg(
         long,
@@ -23,7 +29,7 @@ pub struct Args {
         default_value = "You are a helpful assistant."
     )]
     system: String,
-    /// How a conversation becomes a prompt: chatml or raw [default: generation_config.json, or chatml]
+    /// Form of the prompts: chatml or raw [default: generation_config.json, or chatml]
     #[arg(long)]
     format: Option<ChatFormat>,
     /// Tokens that system prompt and history may have together [default: generation_config.json, or 6144]
@@ -32,20 +38,20 @@ pub struct Args {
 }
 
 /// Reads questions and writes answers, until `/exit` or the end of the input.
-pub fn chat(args: &Args) -> Result<()> {
-    let speaker = Speaker::open(&args.speaker)?;
+pub fn chat(args: Args) -> Result<()> {
+    let generator = generate::open(&args.model, &args.method, &args.generation)?;
     let mut chat = Chat {
-        format: (args.format.or(speaker.defaults.format)).unwrap_or(ChatFormat::ChatMl),
+        format: (args.format.or(generator.defaults.format)).unwrap_or(ChatFormat::ChatMl),
         system: args.system.clone(),
         history: Vec::new(),
-        window: args.max_window_size.unwrap_or(speaker.defaults.window),
+        window: args.max_window_size.unwrap_or(generator.defaults.window),
     };
     ensure!(
         chat.window > 0,
         "--max-window-size 0 leaves no room for a system prompt"
     );
-    let mut ends = chat.stops(&speaker.tokenizer);
-    ends.extend(speaker.defaults.ends(&speaker.tokenizer));
+    let mut ends = chat.stops(&generator.tokenizer);
+    ends.extend(generator.defaults.ends(&generator.tokenizer));
     let mut editor = DefaultEditor::new().context("the terminal")?;
     let mut decoder: Option<(usize, Decoder)> = None;
     loop {
@@ -64,30 +70,28 @@ pub fn chat(args: &Args) -> Result<()> {
                 continue;
             }
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                crate::tell(format_args!(
-                    "{command} is not known; there are /reset and /exit"
-                ));
+                log::info!("{command} is not known; there are /reset and /exit");
                 continue;
             }
             _ => {}
         }
         editor.add_history_entry(&line).context("the terminal")?;
-        let prompt = chat.prompt(&speaker.tokenizer, &line);
-        let needed = prompt.len().saturating_add(speaker.max_new_tokens);
-        // What the turns have in common stays read, as long as there is room: twice as much each time it runs out, up to
-        // what a conversation can take.
+        let prompt = chat.prompt(&generator.tokenizer, &line);
+        let needed = prompt.len().saturating_add(generator.max_new_tokens);
+        // The common start of the turns stays in the cache while there is room. Capacity doubles each
+        // time it runs out, up to what a conversation can take.
         let (_, decoder) = match &mut decoder {
             Some(known) if known.0 >= needed => known,
             place => {
-                let most = chat.window.saturating_add(speaker.max_new_tokens);
+                let most = chat.window.saturating_add(generator.max_new_tokens);
                 let capacity = needed.saturating_mul(2).max(FIRST).min(most).max(needed);
-                // The old one goes before there is a new one.
+                // Frees the old cache before the new one is made.
                 *place = None;
-                place.insert((capacity, speaker.decoder(capacity)?))
+                place.insert((capacity, generator.decoder(capacity)?))
             }
         };
-        let spoken = speaker.speak(decoder, &prompt, &ends, crate::print)?;
-        crate::print("\n")?;
-        chat.history.push((line, spoken.text));
+        let answer = generator.generate(decoder, &prompt, &ends, print)?;
+        print("\n")?;
+        chat.history.push((line, answer.text));
     }
 }

@@ -1,38 +1,32 @@
-//! `longspan plan`: the passes of a config with their estimated time and memory; runs none.
+//! `longspan plan`.
 
-use std::path::Path;
-
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use bytesize::ByteSize;
-use longspan_model::{PassCost, operations_per_second};
+use longspan::config::RunConfig;
+use longspan::measure::Sweep;
+use longspan::memory::{self, Memory};
+use longspan::tables::{length_labels, padded};
+use longspan_model::operations_per_second;
 
-use crate::memory::{self, Memory};
-use crate::report::{length_labels, padded};
-use crate::run::Sweep;
-use crate::{config::RunConfig, print};
+use super::args::{ConfigArgs, MemoryArgs};
+use super::print;
 
-/// Passes of one method at one length.
-pub struct Planned {
-    /// What is measured.
-    pub what: &'static str,
-    /// Name of the method.
-    pub method: String,
-    /// Tokens of a pass.
-    pub length: usize,
-    /// Passes, at most.
-    pub passes: usize,
-    /// The lengths whose cells the passes serve.
-    pub serves: Vec<usize>,
-    /// What one of them costs.
-    pub cost: PassCost,
+/// Options of `plan`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
-/// Prints a table.
-pub fn plan(path: &Path, set: &[String], limit: Option<ByteSize>) -> Result<()> {
-    let config = RunConfig::load(path, set)?;
-    let sweep = Sweep::new(&config, path)?;
-    let limit = limit.unwrap_or_else(memory::available);
+/// Prints the passes of a config with their estimated time and memory; runs none.
+pub fn plan(args: Args) -> Result<()> {
+    let path = &args.config.config;
+    let config = RunConfig::load(path, &args.config.set)?;
+    let sweep = Sweep::open(config).with_context(|| path.display().to_string())?;
+    let limit = (args.memory.memory_limit).unwrap_or_else(memory::available);
     let weights = sweep.weight_bytes()?;
     let memory = Memory::new(limit, weights);
     let rate = operations_per_second(&Device::flex());
@@ -51,8 +45,8 @@ pub fn plan(path: &Path, set: &[String], limit: Option<ByteSize>) -> Result<()> 
         .to_vec(),
     ];
     let mut total = 0.0;
-    for planned in sweep.planned()? {
-        let operations = planned.passes as f64 * planned.cost.operations as f64;
+    for planned in sweep.planned() {
+        let operations = planned.sequences as f64 * planned.cost.operations as f64;
         let (needed, fits) = memory.needed(planned.cost.bytes);
         if fits {
             total += operations;
@@ -62,14 +56,14 @@ pub fn plan(path: &Path, set: &[String], limit: Option<ByteSize>) -> Result<()> 
             planned.what.to_owned(),
             planned.length.to_string(),
             length_labels(&planned.serves).join(" "),
-            planned.passes.to_string(),
+            planned.sequences.to_string(),
             format!("{:.3}", operations / 1e12),
             duration(operations / rate),
             format!("{needed}{}", if fits { "" } else { " (refused)" }),
         ]);
     }
     print(&format!(
-        "{}\ntogether {}, at the {:.0} GFLOP/s that a matrix product just now reached on this machine; weights {}, \
+        "{}\ntogether {}, at {:.0} GFLOP/s (a matrix product on this machine, just measured); weights {}, \
          memory limit {limit}\n",
         padded(&rows),
         duration(total / rate),

@@ -1,6 +1,7 @@
-//! `longspan profile`: speed and memory of a model, as the tables of Qwen's model cards give them.
+//! `longspan profile`: speed and memory, as the tables of Qwen's model cards.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -8,11 +9,14 @@ use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
 use longspan_model::{
-    CacheType, DecodeOptions, Decoder, Transformer, Shape, Stale, WeightType, write_random_checkpoint,
+    CacheType, DecodeOptions, Decoder, Shape, Stale, Transformer, WeightType,
+    write_random_checkpoint,
 };
 
-use crate::device::DeviceName;
-use crate::{config, generate, memory, open, random};
+use longspan::{config, generation, memory, open};
+
+use super::args::{HeldArgs, MethodArgs};
+use super::{print, random_checkpoint};
 
 /// Options of `profile`.
 #[derive(clap::Args)]
@@ -21,14 +25,13 @@ pub struct Args {
     #[arg(long, value_name = "DIR", required_unless_present = "shape")]
     model: Option<String>,
     /// Random weights of a published size instead: qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
-    #[arg(long, value_parser = random::shape, conflicts_with = "model")]
+    #[arg(long, value_parser = random_checkpoint::shape, conflicts_with = "model")]
     shape: Option<Shape>,
     /// Type of the random weights of --shape [default: bf16]
     #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "model")]
     quant: Option<Stored>,
-    /// Type in which the weights of --model are held [default: as stored]
-    #[arg(long, requires = "model")]
-    dtype: Option<WeightType>,
+    #[command(flatten)]
+    held: HeldArgs,
     /// Numbers of tokens to generate, one after the other from one token
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [2048, 8192],
         value_parser = clap::value_parser!(u32).range(2..))]
@@ -40,16 +43,8 @@ pub struct Args {
     /// Type of the cache of keys and values: f32, bf16, f16 or int8
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     kv: CacheType,
-    /// Key of the method, as in a [[method]] table; without any, plain RoPE
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Type of the activations, on a GPU: f32, bf16 or f16
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    activations: WeightType,
-    /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
-    /// see `longspan devices`
-    #[arg(long, default_value = "cpu")]
-    device: DeviceName,
+    #[command(flatten)]
+    method: MethodArgs,
 }
 
 /// How random weights are stored.
@@ -63,7 +58,7 @@ enum Stored {
 }
 
 impl Stored {
-    /// The type of what is not packed, and the bits of what is.
+    /// Type of the tensors that are not packed, and bits of those that are.
     fn parts(self) -> (WeightType, Option<usize>) {
         match self {
             Stored::F32 => (WeightType::F32, None),
@@ -84,68 +79,40 @@ const PUBLISHED: [(&str, [f64; 2], [f64; 2]); 4] = [
     ("Int4", [71.07, 76.45], [2.91, 4.80]),
 ];
 
-/// What was measured for one length.
+/// Time and memory at one length.
 struct Measured {
     tokens: usize,
     seconds: f64,
-    /// Most bytes in use meanwhile, of the heap or of a GPU, weights included.
+    /// Peak of bytes in use, of the heap or of a GPU, weights included.
     peak: usize,
 }
 
 /// Prints the tables.
-pub fn profile(args: &Args) -> Result<()> {
-    let device = args.device.open()?;
-    let method = config::method(&args.set)?;
+pub fn profile(args: Args) -> Result<()> {
+    let device = args.held.device.device.open()?;
+    let method = config::method(&args.method.set)?;
     // The files stay mapped after the folder is gone.
     let folder = tempfile::tempdir().context("a temporary folder for random weights")?;
     let (path, name) = match (&args.model, args.shape) {
         (Some(path), _) => (path.clone(), path.clone()),
-        (None, shape) => {
-            let shape = shape.expect("required without a model");
-            crate::tell("writing random weights");
-            let mut config = shape.config();
-            let (dtype, bits) = args.quant.unwrap_or(Stored::Bf16).parts();
-            config.quantization = bits.map(random::packed);
-            write_random_checkpoint(folder.path(), &config, dtype, 0, random::SHARD_BYTES)?;
-            let path = folder.path().to_string_lossy().into_owned();
-            let (layers, width) = (config.layers, config.hidden_size);
-            (
-                path,
-                format!("random weights, {layers} layers, {width} wide"),
-            )
-        }
+        (None, shape) => random_weights(shape.expect("required"), args.quant, folder.path())?,
     };
     let checkpoint = open::checkpoint(&path)?;
-    let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
+    let types = (args.held.dtype, args.held.activations);
+    let model = open::model(checkpoint, types, &device)?;
     drop(folder);
     device.memory_cleanup();
     let weights = memory::in_use(&device);
+    let (read, written) = measure(&args, &model, &method)?;
 
-    let passes = (args.prefill.len() + args.tokens.len()) as u64;
-    let bar = ProgressBar::new(passes)
-        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len}: {msg}")?);
-    let mut read = Vec::new();
-    for &n in &args.prefill {
-        bar.set_message(format!("reading {n} tokens"));
-        read.push(reading(&model, &method, args.kv, n as usize)?);
-        bar.inc(1);
-    }
-    let mut written = Vec::new();
-    for &n in &args.tokens {
-        bar.set_message(format!("generating {n} tokens"));
-        written.push(generating(&model, &method, args.kv, n as usize, &bar)?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-
-    let dtype = model.types();
     let mut text = format!(
-        "# Speed and memory\n\n- model: {name} ({dtype}, cache {})\n- method: {}\n- device: {}\n- weights: {}\n",
+        "# Speed and memory\n\n- model: {name} ({}, cache {})\n- method: {}\n- device: {}\n- weights: {}\n",
+        model.types(),
         args.kv.name(),
-        if args.set.is_empty() {
+        if args.method.set.is_empty() {
             "plain".to_owned()
         } else {
-            args.set.join(", ")
+            args.method.set.join(", ")
         },
         model.device_kind(),
         ByteSize(weights as u64)
@@ -158,19 +125,63 @@ pub fn profile(args: &Args) -> Result<()> {
     rows(&mut text, &written)?;
     let config = model.config();
     if config.layers == 24 && config.hidden_size == 2048 {
-        text += "\nPublished for Qwen-1.8B on an A100-SXM4-80G (PyTorch, flash attention; its model card):\n\n";
-        text +=
-            "| type | tokens/s, 2048 | tokens/s, 8192 | GB, reading 2048 | GB, generating 8192 |\n";
-        text += "| --- | ---: | ---: | ---: | ---: |\n";
-        for (dtype, speed, memory) in PUBLISHED {
-            writeln!(
-                text,
-                "| {dtype} | {:.2} | {:.2} | {:.2} | {:.2} |",
-                speed[0], speed[1], memory[0], memory[1]
-            )?;
-        }
+        published(&mut text)?;
     }
-    crate::print(&text)
+    print(&text)
+}
+
+/// Writes random weights of a published size; returns their folder and a name.
+fn random_weights(shape: Shape, quant: Option<Stored>, folder: &Path) -> Result<(String, String)> {
+    log::info!("writing random weights");
+    let mut config = shape.config();
+    let (dtype, bits) = quant.unwrap_or(Stored::Bf16).parts();
+    config.quantization = bits.map(random_checkpoint::packed);
+    write_random_checkpoint(folder, &config, dtype, 0, random_checkpoint::SHARD_BYTES)?;
+    let (layers, width) = (config.layers, config.hidden_size);
+    Ok((
+        folder.to_string_lossy().into_owned(),
+        format!("random weights, {layers} layers, {width} wide"),
+    ))
+}
+
+/// Reads and generates every length asked for.
+fn measure(
+    args: &Args,
+    model: &Transformer,
+    method: &Method,
+) -> Result<(Vec<Measured>, Vec<Measured>)> {
+    let passes = (args.prefill.len() + args.tokens.len()) as u64;
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}: {msg}")?;
+    let bar = ProgressBar::new(passes).with_style(style);
+    let mut read = Vec::new();
+    for &n in &args.prefill {
+        bar.set_message(format!("reading {n} tokens"));
+        read.push(reading(model, method, args.kv, n as usize)?);
+        bar.inc(1);
+    }
+    let mut written = Vec::new();
+    for &n in &args.tokens {
+        bar.set_message(format!("generating {n} tokens"));
+        written.push(generating(model, method, args.kv, n as usize, &bar)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok((read, written))
+}
+
+fn published(text: &mut String) -> Result<()> {
+    *text += "\nPublished for Qwen-1.8B on an A100-SXM4-80G (PyTorch, flash attention; its model card):\n\n";
+    *text +=
+        "| type | tokens/s, 2048 | tokens/s, 8192 | GB, reading 2048 | GB, generating 8192 |\n";
+    *text += "| --- | ---: | ---: | ---: | ---: |\n";
+    for (dtype, speed, memory) in PUBLISHED {
+        writeln!(
+            text,
+            "| {dtype} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            speed[0], speed[1], memory[0], memory[1]
+        )?;
+    }
+    Ok(())
 }
 
 fn rows(text: &mut String, measured: &[Measured]) -> Result<()> {
@@ -193,10 +204,10 @@ fn decoder<'a>(
         stale: Stale::Rotate,
         capacity,
     };
-    generate::decoder(model, method, options)
+    generation::decoder(model, method, options)
 }
 
-/// Ids that are in every vocabulary; speed does not depend on which.
+/// Ids of every vocabulary; speed does not depend on them.
 fn ids(n: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7919 % 251) as u32).collect()
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use longspan_data::Tokenizer;
-use longspan_model::{Quantization, Architecture, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Architecture, Quantization, Shape, WeightType, write_random_checkpoint};
 
-use crate::records::write_whole;
+use longspan::folder::write_whole;
 
 /// Size of the shards, in bytes.
 pub const SHARD_BYTES: usize = 2 << 30;
@@ -31,7 +31,7 @@ pub struct Args {
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Rows of the embedding and head, instead of the shape's own
+    /// Rows of embedding and head [default: the shape's own]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     vocab_size: Option<u32>,
     /// Vocabulary file to copy into the folder
@@ -58,7 +58,7 @@ fn quantization(name: &str) -> Result<Quantization, String> {
     }
 }
 
-/// So many bits in groups of 128, as the published ones are packed.
+/// Packed in groups of 128, as the published checkpoints are.
 pub fn packed(bits: usize) -> Quantization {
     Quantization {
         bits,
@@ -68,7 +68,7 @@ pub fn packed(bits: usize) -> Quantization {
 }
 
 /// Writes the checkpoint, into a folder that holds none.
-pub fn random_checkpoint(args: &Args) -> Result<()> {
+pub fn random_checkpoint(args: Args) -> Result<()> {
     for entry in std::fs::read_dir(&args.dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == "config.json" || name.contains(".safetensors") {
@@ -101,6 +101,6 @@ pub fn random_checkpoint(args: &Args) -> Result<()> {
     if let Some(bytes) = vocabulary {
         write_whole(&args.dir.join("qwen.tiktoken"), &bytes)?;
     }
-    crate::tell(format_args!("wrote {}", args.dir.display()));
+    log::info!("wrote {}", args.dir.display());
     Ok(())
 }

@@ -1,20 +1,24 @@
 //! `longspan score`: the loss of every token of given inputs under given methods.
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
+use longspan::session::Session;
+use longspan::{config, folder, measure, memory, open};
 use longspan_attention::Method;
 use longspan_data::{Corpus, Tokenizer};
-use longspan_model::{WeightType, sequences_together};
+use longspan_model::{Checkpoint, Transformer, sequences_together};
 use longspan_rope::Length;
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceName;
-use crate::{cells, config, memory, open, records, tokenize};
+use super::args::HeldArgs;
+use super::tokenize;
 
 /// Options of `score`.
 #[derive(clap::Args)]
@@ -39,16 +43,8 @@ pub struct Args {
         required_unless_present = "tokens"
     )]
     text: Option<String>,
-    /// Type in which weights are held [default: as stored]
-    #[arg(long)]
-    dtype: Option<WeightType>,
-    /// Type of the activations, on a GPU: f32, bf16 or f16
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    activations: WeightType,
-    /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
-    /// see `longspan devices`
-    #[arg(long, default_value = "cpu")]
-    device: DeviceName,
+    #[command(flatten)]
+    held: HeldArgs,
     /// JSON field or Parquet column of --text [default: text]
     #[arg(long, value_name = "NAME", requires = "text")]
     text_field: Option<String>,
@@ -61,6 +57,13 @@ pub struct Args {
     /// Where to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+impl Args {
+    fn length(&self, n: usize) -> Length {
+        let prefill = self.prefill.map_or(n, |prefill| n.min(prefill as usize));
+        Length { total: n, prefill }
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,13 +81,13 @@ struct Line<'a> {
     nll: Vec<f32>,
 }
 
-/// Where token ids come from; read anew for every method, so that inputs are never all in memory.
+/// Sources of token ids; read again for every method, so that inputs are never all in memory.
 enum Inputs {
     Ids(PathBuf),
     Text(Corpus, Box<Tokenizer>),
 }
 
-/// Where an input stands, and its ids.
+/// Place and ids of an input.
 type Input = Result<(String, Vec<u32>)>;
 
 impl Inputs {
@@ -106,7 +109,7 @@ impl Inputs {
     fn iter(&self) -> Result<Box<dyn Iterator<Item = Input> + '_>> {
         match self {
             Inputs::Ids(path) => {
-                let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+                let file = File::open(path).with_context(|| path.display().to_string())?;
                 let lines = BufReader::new(file).lines().enumerate();
                 let ids = lines.map(|(number, line)| {
                     let at = format!("{}:{}", path.display(), number + 1);
@@ -123,55 +126,80 @@ impl Inputs {
             }))),
         }
     }
+
+    /// Number of inputs and tokens of the longest; checks all ids.
+    fn check(&self, vocabulary: usize) -> Result<(u64, usize)> {
+        let (mut count, mut longest) = (0u64, 0);
+        for input in self.iter()? {
+            let (at, ids) = input?;
+            if let Some(position) = ids.iter().position(|&id| id as usize >= vocabulary) {
+                bail!(
+                    "{at}: token id {} at position {position} is outside the model's vocabulary of \
+                     {vocabulary}; the tokens come from another tokenizer",
+                    ids[position]
+                );
+            }
+            count += 1;
+            longest = longest.max(ids.len());
+        }
+        Ok((count, longest))
+    }
 }
 
 /// Writes a line for each method and input.
-pub fn score(args: &Args) -> Result<()> {
-    let device = args.device.open()?;
+pub fn score(args: Args) -> Result<()> {
+    let device = args.held.device.device.open()?;
     let methods = read_methods(&args.methods, args.method.as_deref())?;
-    let inputs = Inputs::open(args)?;
+    let inputs = Inputs::open(&args)?;
     let checkpoint = open::checkpoint(&args.model)?;
     // All inputs and methods are checked before the weights are read.
-    let vocabulary = checkpoint.config.vocab_size;
-    let (mut count, mut longest) = (0u64, 0);
-    for input in inputs.iter()? {
-        let (at, ids) = input?;
-        if let Some(position) = ids.iter().position(|&id| id as usize >= vocabulary) {
-            bail!(
-                "{at}: token id {} at position {position} is outside the model's vocabulary of \
-                 {vocabulary}; the tokens come from another tokenizer",
-                ids[position]
-            );
-        }
-        count += 1;
-        longest = longest.max(ids.len());
-    }
-    ensure!(
-        count > 0,
-        "{}: no input to score",
-        args.tokens
-            .as_ref()
-            .map_or(args.text.clone().unwrap_or_default(), |file| file
-                .display()
-                .to_string())
-    );
-    // The longest inputs decide; shorter ones that go through the model together are a few thousand tokens at most.
-    let limit = memory::limit(None, &device);
-    let weights = checkpoint
-        .config
-        .weight_bytes(checkpoint.matrix_type(args.dtype)?);
-    let length = |n: usize| Length {
-        total: n,
-        prefill: args.prefill.map_or(n, |prefill| n.min(prefill as usize)),
+    let (count, longest) = inputs.check(checkpoint.config.vocab_size)?;
+    let source = match (&args.tokens, &args.text) {
+        (Some(file), _) => file.display().to_string(),
+        (None, text) => text.clone().unwrap_or_default(),
     };
+    ensure!(count > 0, "{source}: no input to score");
+    check_memory(&args, &checkpoint, &methods, longest, &device)?;
+    let types = (args.held.dtype, args.held.activations);
+    let model = open::model(checkpoint, types, &device)?;
+
+    let mut out = Out::create(&args.out)?;
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {eta} left: {msg}")?;
+    let bar = ProgressBar::new(methods.len() as u64 * count).with_style(style);
+    let (mut fed, mut seconds) = (0, 0.0);
     for method in &methods {
-        let plans = cells::plans(
-            &checkpoint.config.geometry(),
-            method,
-            length(longest.max(2)),
-        )?;
-        let together = sequences_together(longest);
-        let cost = checkpoint.config.pass_cost(&plans, together);
+        bar.set_message(method.name.clone());
+        let mut session = Session::new(&model, method);
+        seconds += score_method(&args, &mut session, &inputs, &mut out, &bar)?;
+        fed += session.fed;
+    }
+    bar.finish_and_clear();
+    out.finish()?;
+    log::info!(
+        "{} methods x {count} inputs, {fed} tokens in {seconds:.3} s ({:.0} tokens/s): {}",
+        methods.len(),
+        fed as f64 / seconds.max(f64::EPSILON),
+        args.out.display()
+    );
+    Ok(())
+}
+
+/// Refuses inputs whose longest does not fit in memory; shorter ones that go through the model
+/// together are a few thousand tokens at most.
+fn check_memory(
+    args: &Args,
+    checkpoint: &Checkpoint,
+    methods: &[Method],
+    longest: usize,
+    device: &Device,
+) -> Result<()> {
+    let limit = memory::limit(None, device);
+    let dtype = checkpoint.matrix_type(args.held.dtype)?;
+    let weights = checkpoint.config.weight_bytes(dtype);
+    for method in methods {
+        let geometry = checkpoint.config.geometry();
+        let plans = measure::plans(&geometry, method, args.length(longest.max(2)))?;
+        let cost = (checkpoint.config).pass_cost(&plans, sequences_together(longest));
         let needed = ByteSize(weights + cost.bytes);
         ensure!(
             needed <= limit,
@@ -180,90 +208,98 @@ pub fn score(args: &Args) -> Result<()> {
             method.name
         );
     }
-    let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
+    Ok(())
+}
 
-    // Whole or not at all, unless the target is a pipe or a link, as /dev/stdout is, which must not be replaced.
-    let regular = (args.out.symlink_metadata()).map_or(true, |target| target.is_file());
-    let written = match regular {
-        true => records::partial(&args.out),
-        false => args.out.clone(),
-    };
-    let file = std::fs::File::create(&written)
-        .with_context(|| format!("{}: cannot be written", written.display()))?;
-    let mut out = std::io::BufWriter::new(file);
-    let bar = ProgressBar::new(methods.len() as u64 * count).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len}, {eta} left: {msg}")?,
-    );
-    let (mut fed, mut seconds) = (0, 0.0);
-    for method in &methods {
-        bar.set_message(method.name.clone());
-        let mut plan = None;
-        let mut inputs = inputs.iter()?.enumerate().peekable();
-        while let Some((doc, input)) = inputs.next() {
-            let (at, mut ids) = input?;
-            let n = ids.len();
-            let mut places = vec![at];
-            // Inputs of one length in a row go through the model together, and share a plan.
-            let alike =
-                |(_, input): &(usize, Input)| matches!(input, Ok((_, ids)) if ids.len() == n);
-            while places.len() < sequences_together(n)
-                && let Some((_, input)) = inputs.next_if(alike)
-            {
-                let (at, more) = input?;
-                places.push(at);
-                ids.extend(more);
+/// Scores all inputs under one method; returns the seconds of its passes.
+fn score_method(
+    args: &Args,
+    session: &mut Session<Transformer>,
+    inputs: &Inputs,
+    out: &mut Out,
+    bar: &ProgressBar,
+) -> Result<f64> {
+    let mut seconds = 0.0;
+    let name = &session.method().name;
+    let mut inputs = inputs.iter()?.enumerate().peekable();
+    while let Some((doc, input)) = inputs.next() {
+        let mut alike = vec![input?];
+        let n = alike[0].1.len();
+        // Consecutive inputs of one length go through the model together, and share a plan.
+        let same = |(_, input): &(usize, Input)| matches!(input, Ok((_, ids)) if ids.len() == n);
+        while alike.len() < sequences_together(n)
+            && let Some((_, input)) = inputs.next_if(same)
+        {
+            alike.push(input?);
+        }
+        let windows: Vec<&[u32]> = alike.iter().map(|(_, ids)| ids.as_slice()).collect();
+        let start = Instant::now();
+        let losses = session.losses(&windows, args.length(n), |_| ())?;
+        seconds += start.elapsed().as_secs_f64();
+        for (i, ((at, _), nll)) in alike.iter().zip(losses).enumerate() {
+            if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
+                bar.suspend(|| {
+                    log::warn!(
+                        "{at}: method \"{name}\": the loss of token {} is {}, written as null",
+                        position + 1,
+                        nll[position]
+                    );
+                });
             }
-            let mut nll = Vec::new();
-            if n >= 2 {
-                let laid = match plan.take() {
-                    Some((tokens, laid)) if tokens == n => laid,
-                    _ => model.plan(method, length(n))?,
-                };
-                let start = Instant::now();
-                nll = model.nll(&ids, &laid)?;
-                seconds += start.elapsed().as_secs_f64();
-                fed += ids.len();
-                plan = Some((n, laid));
-            }
-            let scored = n.saturating_sub(1);
-            for (i, at) in places.iter().enumerate() {
-                let nll = nll[i * scored..(i + 1) * scored].to_vec();
-                if let Some(position) = nll.iter().position(|x| !x.is_finite()) {
-                    bar.suspend(|| {
-                        crate::tell(format_args!(
-                            "warning: {at}: method \"{}\": the loss of token {} is {}, written as null",
-                            method.name,
-                            position + 1,
-                            nll[position]
-                        ));
-                    });
-                }
-                let line = Line {
-                    method: &method.name,
-                    doc: doc + i,
-                    tokens: n,
-                    nll,
-                };
-                serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
-                writeln!(out)?;
-                bar.inc(1);
-            }
+            out.line(&Line {
+                method: name,
+                doc: doc + i,
+                tokens: n,
+                nll,
+            })?;
+            bar.inc(1);
         }
     }
-    bar.finish_and_clear();
-    out.into_inner()
-        .map_err(std::io::IntoInnerError::into_error)
-        .with_context(|| written.display().to_string())?;
-    if regular {
-        std::fs::rename(&written, &args.out).with_context(|| args.out.display().to_string())?;
+    Ok(seconds)
+}
+
+/// The target: whole or absent, unless it is a pipe or a link such as /dev/stdout, which must not be
+/// replaced.
+struct Out {
+    target: PathBuf,
+    written: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Out {
+    fn create(target: &Path) -> Result<Self> {
+        let regular = (target.symlink_metadata()).map_or(true, |metadata| metadata.is_file());
+        let written = if regular {
+            folder::partial(target)
+        } else {
+            target.to_owned()
+        };
+        let file = File::create(&written)
+            .with_context(|| format!("{}: cannot be written", written.display()))?;
+        Ok(Out {
+            target: target.to_owned(),
+            written,
+            file: BufWriter::new(file),
+        })
     }
-    crate::tell(format_args!(
-        "{} methods x {count} inputs, {fed} tokens in {seconds:.3} s ({:.0} tokens/s): {}",
-        methods.len(),
-        fed as f64 / seconds.max(f64::EPSILON),
-        args.out.display()
-    ));
-    Ok(())
+
+    fn line(&mut self, line: &Line) -> Result<()> {
+        serde_json::to_writer(&mut self.file, line).map_err(std::io::Error::from)?;
+        Ok(writeln!(self.file)?)
+    }
+
+    fn finish(self) -> Result<()> {
+        let name = || self.written.display().to_string();
+        self.file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .with_context(name)?;
+        if self.written != self.target {
+            std::fs::rename(&self.written, &self.target)
+                .with_context(|| self.target.display().to_string())?;
+        }
+        Ok(())
+    }
 }
 
 fn read_methods(path: &Path, only: Option<&str>) -> Result<Vec<Method>> {

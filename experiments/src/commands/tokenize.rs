@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use longspan_data::Tokenizer;
 
+use super::print;
+
 /// Options of `tokenize`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,19 +23,19 @@ pub struct Args {
     /// Read the input from a file
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
-    /// The input; without it and without --file, standard input
+    /// The input [default: --file, or standard input]
     text: Option<String>,
 }
 
 /// Opens a vocabulary file or the one in a folder.
 pub fn open(path: &Path) -> Result<Tokenizer> {
     if path.is_dir() {
-        return crate::open::tokenizer(&path.to_string_lossy(), None);
+        return longspan::open::tokenizer(&path.to_string_lossy(), None);
     }
     Ok(Tokenizer::from_file(path)?)
 }
 
-/// A text of the command line, or of a file, or of standard input.
+/// The text given, or that of a file, or that of standard input.
 pub fn input(text: Option<&str>, file: Option<&Path>) -> Result<String> {
     match (text, file) {
         (Some(text), _) => Ok(text.to_owned()),
@@ -50,17 +52,18 @@ pub fn input(text: Option<&str>, file: Option<&Path>) -> Result<String> {
 }
 
 /// Prints ids as a JSON array, or text.
-pub fn tokenize(args: &Args) -> Result<()> {
+pub fn tokenize(args: Args) -> Result<()> {
     let tokenizer = open(&args.tokenizer)?;
     let input = input(args.text.as_deref(), args.file.as_deref())?;
     if args.decode {
         let ids: Vec<u32> =
             serde_json::from_str(&input).context("--decode reads a JSON array of token ids")?;
-        return crate::print(&format!("{}\n", tokenizer.decode(&ids)?));
+        return print(&format!("{}\n", tokenizer.decode(&ids)?));
     }
-    let ids = match args.special {
-        true => tokenizer.encode_with_special(&input),
-        false => tokenizer.encode(&input),
+    let ids = if args.special {
+        tokenizer.encode_with_special(&input)
+    } else {
+        tokenizer.encode(&input)
     };
-    crate::print(&format!("{}\n", serde_json::to_string(&ids)?))
+    print(&format!("{}\n", serde_json::to_string(&ids)?))
 }

@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 
-use crate::records::write_whole;
+use longspan::folder::write_whole;
 
 /// Options of `train-tokenizer`.
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// Learns and writes the vocabulary.
-pub fn train_tokenizer(args: &Args) -> Result<()> {
+pub fn train_tokenizer(args: Args) -> Result<()> {
     ensure!(
         !args.out.exists(),
         "{}: exists already; give another file",
@@ -53,7 +53,7 @@ pub fn train_tokenizer(args: &Args) -> Result<()> {
     let mut documents = Vec::new();
     for path in &args.text {
         let before = documents.len();
-        read(path, args, &mut documents)?;
+        read(path, &args, &mut documents)?;
         ensure!(documents.len() > before, "{path}: no text");
     }
     let ranks = ranks(&learn(documents, args.size as usize)?)?;
@@ -65,12 +65,12 @@ pub fn train_tokenizer(args: &Args) -> Result<()> {
     );
     write_whole(&args.out, vocabulary(&ranks).as_bytes())?;
     let tokenizer = Tokenizer::from_file(&args.out)?;
-    crate::tell(format_args!(
+    log::info!(
         "wrote {}: {} tokens, {} with the special ones",
         args.out.display(),
         ranks.len(),
         tokenizer.vocab_size()
-    ));
+    );
     Ok(())
 }
 
@@ -148,7 +148,8 @@ fn ranks(tokenizer: &Learned) -> Result<Vec<Vec<u8>>> {
                 .chars()
                 .map(|letter| {
                     let found = byte_of.iter().position(|&known| known == letter);
-                    let byte = found.with_context(|| format!("letter {letter:?} is no byte"))?;
+                    let byte =
+                        found.with_context(|| format!("letter {letter:?} stands for no byte"))?;
                     Ok(byte as u8)
                 })
                 .collect()

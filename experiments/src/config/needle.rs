@@ -1,12 +1,18 @@
-//! `[needle]` of a run config.
+//! `[needle]` of a run config: tasks at lengths and depths.
+
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use longspan_data::NeedleTask;
+use longspan_data::{Place, Tokenizer};
+use longspan_rope::{Axis, Choice, Options};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-/// Fewer trials than this say nothing about a cell: 4 of 4 is anything from 51 to 100 %.
+use crate::tasks::{EvaluationTask, Question, Scorer, TASKS, TaskError, TaskRng, Template};
+
+/// Fewest trials per cell: of 4 right out of 4, the 95 % interval is 51 to 100 %.
 const FEWEST_KEYS: usize = 5;
-/// More are more than a figure shows.
+/// Most depths: more than a figure can show.
 const MOST_DEPTHS: usize = 1000;
 
 /// `[needle]`.
@@ -15,27 +21,50 @@ const MOST_DEPTHS: usize = 1000;
 pub struct NeedleConfig {
     /// Context lengths: tokens fed when the last answer token is scored. Ascending.
     pub lengths: Vec<usize>,
-    /// Where in the haystack the needle stands: so many places from its start to its end, or a list.
+    /// Where in the haystack the needle stands: a number of depths, evenly spaced, or a list;
+    /// default: 5.
     #[serde(default = "five_depths")]
     pub depths: Depths,
-    /// Trials per cell, each with a key, a value and a haystack of its own.
+    /// Trials per cell, each with its own key, value and haystack; at least 5; default: 5.
     #[serde(default = "fewest_keys")]
     pub keys: usize,
-    /// Seed of what is drawn.
+    /// Seed from which keys and values are drawn; default: 0.
     #[serde(default)]
     pub seed: u32,
-    /// Which tasks are run, by name; default: those of `[[needle.task]]`, or `pass-key`.
+    /// The tasks: names, or tables of a `kind` and its options; default: those of
+    /// `[[needle.task]]`, or `pass-key`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tasks: Vec<String>,
-    /// One scorer or a list.
+    pub tasks: Vec<TaskEntry>,
+    /// One scorer or a list: `teacher-forced`, `generate`; default: `teacher-forced`.
     #[serde(default = "teacher_forced")]
     pub scorer: Scorers,
-    /// Mean score from which on a length counts as mastered.
+    /// Mean score that a length must reach to count as mastered; default: 0.85.
     #[serde(default = "threshold")]
     pub threshold: f64,
-    /// Tasks beside the presets: `[[needle.task]]`.
+    /// Tasks besides the built-in ones: `[[needle.task]]`.
     #[serde(rename = "task", default, skip_serializing_if = "Vec::is_empty")]
-    pub own: Vec<NeedleTask>,
+    pub own: Vec<Template>,
+}
+
+/// An entry of `tasks`: `"fact"`, or `{ kind = "fact" }` with the task's options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a task is a name, such as \"pass-key\", or a table of its kind and options, such as { kind = \"pass-key\" }"
+)]
+pub enum TaskEntry {
+    /// A built-in task without options, or one of `[[needle.task]]`.
+    Name(String),
+    /// A task with options.
+    Table(Choice<dyn EvaluationTask>),
+}
+
+/// A task of a run and its name in records and tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTask {
+    /// The name.
+    pub name: String,
+    choice: Choice<dyn EvaluationTask>,
 }
 
 /// `depths = 5` or `depths = [0, 0.5, "75%"]`.
@@ -45,9 +74,9 @@ pub struct NeedleConfig {
     expecting = "depths are a number of them, such as 5, or a list of fractions and percentages, such as [0, 0.5, \"75%\"]"
 )]
 pub enum Depths {
-    /// So many, evenly apart.
+    /// This many, evenly spaced.
     Count(usize),
-    /// These.
+    /// Each depth.
     List(Vec<Depth>),
 }
 
@@ -59,18 +88,6 @@ pub enum Depth {
     Fraction(f64),
     /// `"0%"` to `"100%"`.
     Percent(String),
-}
-
-/// How an answer is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scorer {
-    /// The right answer is fed; each of its tokens must be the most likely one at its place
-    /// (jzhang38/EasyContext). One pass.
-    TeacherForced,
-    /// The model writes on, always the most likely token; the values must occur in what it wrote, in any case and
-    /// order (RULER).
-    Generate,
 }
 
 /// `scorer = "teacher-forced"` or `scorer = ["teacher-forced", "generate"]`.
@@ -102,25 +119,57 @@ fn threshold() -> f64 {
     0.85
 }
 
-impl Scorer {
-    /// Name in configs, records and tables.
-    pub fn name(self) -> &'static str {
+impl TaskEntry {
+    /// The name of the task.
+    fn name(&self) -> &str {
         match self {
-            Scorer::TeacherForced => "teacher-forced",
-            Scorer::Generate => "generate",
+            TaskEntry::Name(name) => name,
+            TaskEntry::Table(choice) => choice.kind(),
+        }
+    }
+}
+
+impl NamedTask {
+    fn variant(&self) -> &dyn EvaluationTask {
+        (self.choice.variant()).expect("`NeedleConfig::tasks` found it")
+    }
+
+    /// What identifies the task in the key of a record, besides its prompts: its name, with its
+    /// options if it has any.
+    pub fn identity(&self) -> Value {
+        if self.choice.options().is_empty() {
+            json!(self.name)
+        } else {
+            json!(self.choice)
         }
     }
 
-    /// What counts as right, in words.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Scorer::TeacherForced => {
-                "the answer is fed, and every token of a value must be the most likely one at its place"
-            }
-            Scorer::Generate => {
-                "the most likely token is written again and again, and a value must occur in the text, in upper or lower case"
-            }
-        }
+    /// [`EvaluationTask::check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&self) -> Result<(), TaskError> {
+        self.variant().check(self.choice.options())
+    }
+
+    /// [`EvaluationTask::question`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn question(
+        &self,
+        place: Place,
+        haystack: &[u32],
+        tokenizer: &Tokenizer,
+        rng: &mut TaskRng,
+    ) -> Result<Question, TaskError> {
+        let options = self.choice.options();
+        (self.variant()).question(place, haystack, tokenizer, rng, options)
+    }
+
+    /// [`EvaluationTask::judge`].
+    pub fn judge(&self, question: &Question, text: &str) -> Vec<bool> {
+        self.variant().judge(question, text)
     }
 }
 
@@ -182,51 +231,102 @@ impl NeedleConfig {
         Ok(depths)
     }
 
+    /// The depth of each cell of a task: [`depths`](NeedleConfig::depths), or 0 alone for a task
+    /// to which a depth means nothing.
+    ///
+    /// # Errors
+    /// As [`depths`](NeedleConfig::depths).
+    pub fn depths_of(&self, task: &NamedTask) -> Result<Vec<f64>> {
+        if task.variant().has_depth() {
+            self.depths()
+        } else {
+            Ok(vec![0.0])
+        }
+    }
+
+    /// The names of the tasks to run.
+    ///
+    /// # Errors
+    /// As [`tasks`](NeedleConfig::tasks).
+    pub fn task_names(&self) -> Result<Vec<String>> {
+        let names = self.tasks()?.into_iter().map(|task| task.name);
+        Ok(names.collect())
+    }
+
     /// The tasks to run, in the order of the config.
     ///
     /// # Errors
-    /// A name that is not known, or that stands for two tasks.
-    pub fn tasks(&self) -> Result<Vec<NeedleTask>> {
-        let presets = NeedleTask::presets();
-        for (i, task) in self.own.iter().enumerate() {
-            let same = |other: &NeedleTask| other.name == task.name;
+    /// A name is unknown, stands twice or stands for two tasks; a task of `[[needle.task]]` is not
+    /// used.
+    pub fn tasks(&self) -> Result<Vec<NamedTask>> {
+        self.check_own()?;
+        let mut entries = self.tasks.clone();
+        if entries.is_empty() {
+            let own = self.own.iter().map(|template| template.name.clone());
+            entries = own.map(TaskEntry::Name).collect();
+        }
+        if entries.is_empty() {
+            let default = <dyn EvaluationTask as Axis>::DEFAULT;
+            entries.push(TaskEntry::Name(default.to_owned()));
+        }
+        let mut tasks: Vec<NamedTask> = Vec::new();
+        for entry in &entries {
+            let task = self.named(entry)?;
             ensure!(
-                !presets.iter().any(same),
-                "needle.task.{i} has the name of a built-in task, {:?}; give it another",
+                !tasks.iter().any(|other| other.name == task.name),
+                "needle.tasks: {:?} stands twice",
                 task.name
             );
-            ensure!(
-                !self.own[..i].iter().any(same),
-                "two [[needle.task]] are named {:?}; make the names differ",
-                task.name
-            );
-            ensure!(
-                self.tasks.is_empty() || self.tasks.contains(&task.name),
-                "needle.task {:?} has no effect, since needle.tasks does not name it; add it there, or remove it",
-                task.name
-            );
-        }
-        let mut names: Vec<&str> = self.tasks.iter().map(String::as_str).collect();
-        if names.is_empty() {
-            names = self.own.iter().map(|task| task.name.as_str()).collect();
-        }
-        if names.is_empty() {
-            names = vec!["pass-key"];
-        }
-        let known = || presets.iter().chain(&self.own);
-        let mut tasks: Vec<NeedleTask> = Vec::new();
-        for name in names {
-            let Some(task) = known().find(|task| task.name == name) else {
-                let known: Vec<&str> = known().map(|task| task.name.as_str()).collect();
-                bail!(
-                    "needle.tasks: {name:?} is not known; there are {}, and those of [[needle.task]]",
-                    known.join(", ")
-                );
-            };
-            ensure!(!tasks.contains(task), "needle.tasks: {name:?} stands twice");
-            tasks.push(task.clone());
+            tasks.push(task);
         }
         Ok(tasks)
+    }
+
+    /// Checks that the names in `[[needle.task]]` differ from all others, and that each is used.
+    fn check_own(&self) -> Result<()> {
+        for (i, template) in self.own.iter().enumerate() {
+            let name = &template.name;
+            ensure!(
+                !TASKS.iter().any(|task| task.name() == name),
+                "needle.task.{i} has the name of a built-in task, {name:?}; give it another"
+            );
+            ensure!(
+                !self.own[..i].iter().any(|other| other.name == *name),
+                "two [[needle.task]] are named {name:?}; make the names differ"
+            );
+            ensure!(
+                self.tasks.is_empty() || self.tasks.iter().any(|entry| entry.name() == name),
+                "needle.task {name:?} has no effect, since needle.tasks does not name it; add it \
+                 there, or remove it"
+            );
+        }
+        Ok(())
+    }
+
+    /// The task that an entry of `tasks` stands for.
+    fn named(&self, entry: &TaskEntry) -> Result<NamedTask> {
+        let name = entry.name().to_owned();
+        let choice = match entry {
+            TaskEntry::Name(kind) => Choice::named(kind, Options::new()),
+            TaskEntry::Table(choice) => choice.clone(),
+        };
+        if choice.variant().is_ok() {
+            return Ok(NamedTask { name, choice });
+        }
+        let Some(own) = self.own.iter().find(|template| template.name == name) else {
+            let own = self.own.iter().map(|template| template.name.as_str());
+            let known: Vec<&str> = TASKS.iter().map(|task| task.name()).chain(own).collect();
+            bail!(
+                "needle.tasks: {name:?} is not known; there are {}, and those of [[needle.task]]",
+                known.join(", ")
+            );
+        };
+        ensure!(
+            choice.options().is_empty(),
+            "needle.tasks: {name:?} is a [[needle.task]] and takes no options; change its texts there"
+        );
+        let choice = Choice::own(Arc::new(own.clone()) as Arc<dyn EvaluationTask>);
+        Ok(NamedTask { name, choice })
     }
 
     /// Checks everything that can be checked without model and text.
@@ -273,8 +373,13 @@ impl NeedleConfig {
         }
         self.depths()?;
         for task in self.tasks()? {
-            task.check().context("needle.task")?;
+            let own = self.own.iter().any(|template| template.name == task.name);
+            let key = if own { "needle.task" } else { "needle.tasks" };
+            task.check().context(key)?;
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

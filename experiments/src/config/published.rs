@@ -3,22 +3,25 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
+use documented::DocumentedFields;
+use longspan_attention::Method;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::RunConfig;
-use crate::protocol::Protocol;
+use crate::protocols::ProtocolName;
 
-/// `[[published]]`. They are shown under the protocol `packed`, which is that of Qwen's table; no record depends on
-/// them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The protocol under which published numbers are shown: that of Qwen's table.
+pub const PROTOCOL: &str = "packed";
+
+/// `[[published]]`. No record depends on these rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// What was measured; the row is labelled `published: NAME`.
     pub name: String,
-    /// Where the numbers stand, for the note under the table.
+    /// Where the numbers come from, for the note under the table.
     pub source: String,
-    /// The method of the run that they are to be compared with: its colour in the figure.
+    /// The method of the run to compare with; gives the row its colour in the figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Perplexity by context length.
@@ -43,7 +46,7 @@ fn keys_from_text<'de, D: Deserializer<'de>>(
     let length = |key: String| match key.parse::<usize>() {
         Ok(length) if length.to_string() == key => Ok(length),
         _ => Err(D::Error::custom(format!(
-            "{key:?} is no context length; write it in tokens, such as 1024"
+            "{key:?} is not a context length; write it in tokens, such as 1024"
         ))),
     };
     let map = BTreeMap::<String, f64>::deserialize(deserializer)?.into_iter();
@@ -66,7 +69,7 @@ impl Published {
     }
 }
 
-/// Says under a table where the published rows come from.
+/// The lines under a table that say where the published rows come from.
 pub fn note(published: &[Published]) -> String {
     let mut sources: Vec<&str> = Vec::new();
     for row in published {
@@ -89,17 +92,19 @@ pub fn note(published: &[Published]) -> String {
 /// Checks the rows of a config.
 ///
 /// # Errors
-/// A row without a table to stand in, without numbers or a name of its own, or of a method that is not there.
-pub fn check(config: &RunConfig) -> anyhow::Result<()> {
-    let published = &config.published;
+/// Rows without a table to stand in, without numbers or a name of their own, or of a method that is
+/// not there.
+pub(super) fn check(
+    published: &[Published],
+    protocols: &[ProtocolName],
+    methods: &[Method],
+) -> anyhow::Result<()> {
     if published.is_empty() {
         return Ok(());
     }
-    let protocols = config.perplexity.iter();
-    let protocols: Vec<Protocol> = protocols.flat_map(|table| table.protocol.list()).collect();
     let names: Vec<&str> = protocols.iter().map(|protocol| protocol.name()).collect();
     ensure!(
-        protocols.contains(&Protocol::Packed),
+        names.contains(&PROTOCOL),
         "[[published]] numbers stand in the table of protocol packed, and this run has {}; add packed to \
          perplexity.protocol, or remove them",
         match names.as_slice() {
@@ -135,11 +140,12 @@ pub fn check(config: &RunConfig) -> anyhow::Result<()> {
             );
         }
         if let Some(method) = &row.method {
-            let methods = config.methods.iter();
-            let names: Vec<String> = methods.map(|method| format!("{:?}", method.name)).collect();
+            let names: Vec<String> = (methods.iter())
+                .map(|method| format!("{:?}", method.name))
+                .collect();
             ensure!(
                 names.contains(&format!("{method:?}")),
-                "published.{i} ({name:?}): method = {method:?} is no [[method]] of this config; there are {}",
+                "published.{i} ({name:?}): method = {method:?} is not a [[method]] of this config; there are {}",
                 names.join(", ")
             );
         }

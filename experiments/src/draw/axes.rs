@@ -1,4 +1,4 @@
-//! The plot's frame, its axes, and their ticks.
+//! The frame of a plot, its axes and their ticks.
 
 use plotters::style::RGBColor;
 
@@ -8,41 +8,41 @@ use super::canvas::Canvas;
 
 /// Colour of the grid.
 const GRID: RGBColor = RGBColor(226, 226, 226);
-/// Size of the axes' titles.
+/// Size of axis titles, em.
 const AXIS_EM: f64 = 42.0;
-/// Size of tick labels and remarks.
+/// Size of tick labels, em.
 pub const LABEL_EM: f64 = 38.0;
 
-/// An axis: the values at its ends, and whether it is logarithmic.
+/// An axis.
 #[derive(Clone, Copy)]
 pub struct Axis {
     /// Value at the left or lower end.
     pub from: f64,
     /// Value at the right or upper end.
     pub to: f64,
-    /// Logarithmic; both ends are above 0.
+    /// True if logarithmic; both ends are then above 0.
     pub log: bool,
 }
 
 impl Axis {
-    /// Where a value stands: 0 at the beginning, 1 at the end.
+    /// Position of a value: 0 at `from`, 1 at `to`.
     fn share(&self, value: f64) -> f64 {
         let scale = |value: f64| if self.log { value.ln() } else { value };
         (scale(value) - scale(self.from)) / (scale(self.to) - scale(self.from))
     }
 }
 
-/// A labelled place on an axis. Where labels would touch, those of low rank are shown.
+/// A labelled place on an axis. Of labels that touch, the one of lower rank is shown.
 pub struct Tick {
-    /// Where.
+    /// Value on the axis.
     pub value: f64,
-    /// What is written there.
+    /// Text.
     pub label: String,
-    /// Rank of the label.
+    /// Rank of the label; low ranks win.
     pub rank: u8,
 }
 
-/// The rectangle of the plot on the page, and its axes.
+/// A plot: its rectangle on the page, and its axes.
 pub struct Plot {
     /// Left edge.
     pub left: f64,
@@ -59,17 +59,17 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// Where a value of the horizontal axis stands.
+    /// Page coordinate of a value of the horizontal axis.
     pub fn x(&self, value: f64) -> f64 {
         self.left + self.x.share(value) * (self.right - self.left)
     }
 
-    /// Where a value of the vertical axis stands; outside the plot, at its edge.
+    /// Page coordinate of a value of the vertical axis, clamped to the plot.
     pub fn y(&self, value: f64) -> f64 {
         self.bottom - self.y.share(value).clamp(0.0, 1.0) * (self.bottom - self.top)
     }
 
-    /// Draws frame, grid, ticks, labels and the title of the vertical axis.
+    /// Draws the frame, the grid, ticks with labels, and the title of the vertical axis.
     pub fn paint(&self, canvas: &mut Canvas, x_ticks: &[Tick], y_ticks: &[Tick], y_title: &str) {
         let Plot {
             left,
@@ -83,7 +83,7 @@ impl Plot {
             canvas.line(&[(left, y), (right, y)], GRID, 2.0);
             canvas.text(&tick.label, (left - 18.0, y + 13.0), LABEL_EM, INK, End);
         }
-        // Small ticks show that the axis is logarithmic where it spans enough for that.
+        // Small ticks show that the axis is logarithmic, if it spans enough to tell.
         let (from, to) = (self.y.from, self.y.to);
         if self.y.log && (2.0..25.0).contains(&(to.ln() - from.ln())) {
             for value in decades(from, to, &[1, 2, 3, 4, 5, 6, 7, 8, 9]) {
@@ -116,7 +116,7 @@ impl Plot {
     }
 }
 
-/// A length in tokens, with K for 1024 and M for 1024 K.
+/// A length in tokens: `2K` for 2048, `1M` for 1024 K, digits if it is no multiple of 1024.
 pub fn length_label(length: usize) -> String {
     match length {
         n if n > 0 && n % (1 << 20) == 0 => format!("{}M", n >> 20),
@@ -125,7 +125,8 @@ pub fn length_label(length: usize) -> String {
     }
 }
 
-/// Which labels to show, given their centre, width and rank, so that none touch; low ranks first.
+/// Selects labels, given as (centre, width, rank), so that none come closer than `gap`. Low ranks
+/// are placed first, equal ones in order. True for a label to show.
 pub fn spread(labels: &[(f64, f64, u8)], gap: f64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&i| labels[i].2);
@@ -141,14 +142,15 @@ pub fn spread(labels: &[(f64, f64, u8)], gap: f64) -> Vec<bool> {
     shown
 }
 
-/// The numbers between two that are a power of ten times one of the digits.
+/// The numbers in `low..=high` that are a power of ten times one of the digits, ascending.
 fn decades(low: f64, high: f64, digits: &[u8]) -> Vec<f64> {
     let exponents = low.log10().floor() as i32..=high.log10().ceil() as i32;
     let all = exponents.flat_map(|e| digits.iter().map(move |&d| f64::from(d) * 10f64.powi(e)));
     all.filter(|value| (low..=high).contains(value)).collect()
 }
 
-/// Ticks of a logarithmic axis: powers of ten if they are enough, else 1-2-5 steps, else even steps.
+/// Ticks of a logarithmic axis: powers of ten, 1-2-5 steps or even steps, whichever first gives four
+/// or more.
 pub fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
     for digits in [&[1][..], &[1, 2, 5]] {
         let values = decades(low, high, digits);
@@ -165,7 +167,8 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
     even_ticks(low, high)
 }
 
-/// Ticks of a linear axis: four or more, a round number apart.
+/// Ticks of a linear axis: four or more, with a step of 1, 2 or 5 times a power of ten. None for a
+/// range below about 1e-12.
 pub fn even_ticks(low: f64, high: f64) -> Vec<Tick> {
     let exponents = (-12..=(high - low).log10().ceil() as i32).rev();
     for (e, digit) in exponents.flat_map(|e| [5.0, 2.0, 1.0].map(|digit| (e, digit))) {
@@ -215,13 +218,22 @@ mod tests {
 
     #[test]
     fn ticks_survive_extremes() {
-        for (low, high) in [
-            (1e-290, 1e290),
-            (1e-290, 2e-290),
-            (5.0, 5.0),
-            (9e15, 9.000001e15),
+        for (low, high, count) in [
+            (1e-290, 1e290, 10),
+            (1e-290, 2e-290, 0),
+            (5.0, 5.0, 0),
+            (9e15, 9.000001e15, 6),
+            (1e-7, 1e7, 8),
         ] {
-            assert!(log_ticks(low, high).len() <= 12);
+            let ticks = log_ticks(low, high);
+            assert_eq!(ticks.len(), count, "{low} to {high}");
+            for tick in &ticks {
+                assert!((low..=high).contains(&tick.value), "{}", tick.value);
+                let said: f64 = tick.label.parse().unwrap();
+                assert!((said / tick.value - 1.0).abs() < 1e-9, "{}", tick.label);
+            }
+            let ascending = |pair: &[Tick]| pair[0].value < pair[1].value;
+            assert!(ticks.windows(2).all(ascending), "{low} to {high}");
         }
     }
 

@@ -1,9 +1,9 @@
-//! A page to draw on that can be saved as SVG and as PNG.
+//! A page of lines, polygons and text that is saved as SVG and as PNG.
 //!
 //! Coordinates are pixels of the PNG. Both files are drawn on a grid three times finer: the SVG
-//! keeps it as its view box, and the PNG averages it down, since plotters leaves the edges of
-//! thick lines hard. The PNG's letters are placed here, because plotters (0.3.7) draws every
-//! letter without its left side bearing, which makes the spacing uneven.
+//! keeps it as its view box; the PNG averages it down, because plotters does not smooth the edges of
+//! thick lines. Letters of the PNG are placed here, because plotters (0.3.7) ignores the left side
+//! bearing of letters, which makes their spacing uneven.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontTransform, IntoFont, IntoTextStyle, RGBColor, WHITE};
 
-/// A place on the page: rightwards and downwards from its top left corner.
+/// (x, y) on the page, from its top left corner; y grows downwards.
 pub type Point = (f64, f64);
 
-/// The size of the page of a figure with one plot.
+/// Width and height of the page of a figure with one plot.
 pub const PAGE: (u32, u32) = (1600, 1000);
 /// Grid cells per pixel of the page, each way.
 const FINE: u32 = 3;
 
-/// Where a text's start, middle or end is put.
+/// How a text lies relative to its point.
 #[derive(Clone, Copy)]
 pub enum Align {
     /// The text starts at the point.
@@ -34,28 +34,37 @@ pub enum Align {
     MiddleUpwards,
 }
 
-/// One thing drawn.
+/// A mark on the page. Numbers are the stroke width of a line and the size (em) of a text.
+#[derive(Debug)]
 enum Mark {
     Line(Vec<Point>, RGBColor, f64),
     Polygon(Vec<Point>, RGBColor),
     Text(String, Point, f64, RGBColor, Align),
 }
 
-/// What is drawn, from the back to the front, and the font that measures its text.
+/// A page with its marks.
 pub struct Canvas {
-    /// The size of the page.
+    /// Width and height.
     page: (u32, u32),
+    /// Measures text, and draws that of the PNG.
     font: FontRef<'static>,
+    /// From back to front.
     marks: Vec<Mark>,
 }
 
 impl Canvas {
-    /// An empty white page of the usual size.
+    /// An empty white page of the size of a figure with one plot.
+    ///
+    /// # Errors
+    /// The font cannot be read.
     pub fn new() -> Result<Self> {
         Self::of_size(PAGE)
     }
 
     /// An empty white page.
+    ///
+    /// # Errors
+    /// The font cannot be read.
     pub fn of_size(page: (u32, u32)) -> Result<Self> {
         let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT);
         let font = font.context("reading the figure's font")?;
@@ -102,14 +111,12 @@ impl Canvas {
         self.glyphs(text, em).1
     }
 
-    /// The text on one line, with its middle left out if it is wider than `room`.
+    /// The text on one line, with an ellipsis for its middle if it is wider than `room`.
     pub fn fit(&self, text: &str, em: f64, room: f64) -> String {
         let letters: Vec<char> = text.replace(char::is_control, " ").chars().collect();
         let keep = |kept: usize| -> String {
-            let (head, tail) = (
-                &letters[..kept.div_ceil(2)],
-                &letters[letters.len() - kept / 2..],
-            );
+            let head = &letters[..kept.div_ceil(2)];
+            let tail = &letters[letters.len() - kept / 2..];
             let dots = if kept < letters.len() { "…" } else { "" };
             head.iter()
                 .copied()
@@ -117,13 +124,14 @@ impl Canvas {
                 .chain(tail.iter().copied())
                 .collect()
         };
-        let mut tries = (0..=letters.len()).rev().map(keep);
-        tries
+        (0..=letters.len())
+            .rev()
+            .map(keep)
             .find(|text| self.width(text, em) <= room)
             .unwrap_or_default()
     }
 
-    /// The glyphs of a text that starts at the origin, and its width.
+    /// The glyphs of a text that starts at the origin, and the width of the text.
     fn glyphs(&self, text: &str, em: f64) -> (Vec<Glyph>, f64) {
         let units = self.font.units_per_em().unwrap_or(1000.0);
         let scale = PxScale::from(em as f32 * self.font.height_unscaled() / units);
@@ -140,7 +148,7 @@ impl Canvas {
         (glyphs, f64::from(x))
     }
 
-    /// Draws all marks on the fine grid; `set` draws the texts.
+    /// Draws all marks on the fine grid; `set` draws texts.
     fn play<B: DrawingBackend>(
         &self,
         backend: &mut B,
@@ -167,8 +175,17 @@ impl Canvas {
         Ok(())
     }
 
-    /// Writes the page as SVG; the reader's sans-serif font shows its texts.
-    pub fn save_svg(&self, path: &Path) -> Result<()> {
+    /// Writes the page to `dir` as `STEM.svg` and `STEM.png`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(&self, dir: &Path, stem: &str) -> Result<()> {
+        self.save_svg(&dir.join(format!("{stem}.svg")))?;
+        self.save_png(&dir.join(format!("{stem}.png")))
+    }
+
+    /// Writes the page as SVG. The viewer's sans-serif font shows its texts.
+    fn save_svg(&self, path: &Path) -> Result<()> {
         let (grid, mut svg) = ((self.page.0 * FINE, self.page.1 * FINE), String::new());
         let mut backend = SVGBackend::with_string(&mut svg, grid);
         self.play(&mut backend, |backend, text, (x, y), em, colour, align| {
@@ -180,7 +197,7 @@ impl Canvas {
             };
             // Common sans-serif fonts are up to 1.14 times as wide as the one that measures.
             let em = em * 0.88;
-            // Plotters writes the size divided by 1.24, and puts the baseline 0.76 em below a top.
+            // Plotters divides the size by 1.24 and puts the baseline 0.76 em below the top.
             let rise = 0.76 * em / f64::from(FINE);
             let top = if matches!(align, Align::MiddleUpwards) {
                 (x - rise, y)
@@ -204,57 +221,64 @@ impl Canvas {
     }
 
     /// Writes the page as PNG.
-    pub fn save_png(&self, path: &Path) -> Result<()> {
+    fn save_png(&self, path: &Path) -> Result<()> {
         let grid = (self.page.0 * FINE, self.page.1 * FINE);
         let mut cells = vec![255u8; grid.0 as usize * grid.1 as usize * 3];
         let mut backend = BitMapBackend::with_buffer(&mut cells, grid);
         self.play(&mut backend, |backend, text, at, em, colour, align| {
-            let (glyphs, width) = self.glyphs(text, em);
-            let start = match align {
-                Align::Start => 0.0,
-                Align::Middle | Align::MiddleUpwards => -width / 2.0,
-                Align::End => -width,
-            };
-            let (x, y) = cell(at);
-            for glyph in glyphs
-                .into_iter()
-                .filter_map(|glyph| self.font.outline_glyph(glyph))
-            {
-                let (corner, mut drawn) = (glyph.px_bounds().min, Ok(()));
-                let (left, top) = (
-                    (start + f64::from(corner.x)).round() as i32,
-                    corner.y as i32,
-                );
-                glyph.draw(|column, row, cover| {
-                    let (right, down) = (left + column as i32, top + row as i32);
-                    let pixel = match align {
-                        Align::MiddleUpwards => (x + down, y - right),
-                        _ => (x + right, y + down),
-                    };
-                    let ink = colour.mix(f64::from(cover).min(1.0)).to_backend_color();
-                    if drawn.is_ok() {
-                        drawn = backend.draw_pixel(pixel, ink);
-                    }
-                });
-                drawn?;
-            }
-            Ok(())
+            self.draw_letters(backend, text, at, em, colour, align)
         })?;
         drop(backend);
-        let mut sums = vec![0u32; (self.page.0 * self.page.1 * 3) as usize];
-        for (row, line) in cells.chunks(grid.0 as usize * 3).enumerate() {
-            let start = row / FINE as usize * self.page.0 as usize * 3;
-            for (column, cell) in line.chunks(3).enumerate() {
-                let pixel = start + column / FINE as usize * 3;
-                (0..3).for_each(|channel| sums[pixel + channel] += u32::from(cell[channel]));
-            }
-        }
-        let pixels: Vec<u8> = sums.iter().map(|sum| (sum / (FINE * FINE)) as u8).collect();
+        let pixels = averaged(&cells, self.page);
         let mut backend = BitMapBackend::new(path, self.page);
         backend.blit_bitmap((0, 0), self.page, &pixels)?;
         backend
             .present()
             .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Draws a text of size `em`, in cells, letter by letter.
+    fn draw_letters<B: DrawingBackend>(
+        &self,
+        backend: &mut B,
+        text: &str,
+        at: Point,
+        em: f64,
+        colour: RGBColor,
+        align: Align,
+    ) -> Result<()>
+    where
+        B::ErrorType: 'static,
+    {
+        let (glyphs, width) = self.glyphs(text, em);
+        let start = match align {
+            Align::Start => 0.0,
+            Align::Middle | Align::MiddleUpwards => -width / 2.0,
+            Align::End => -width,
+        };
+        let (x, y) = cell(at);
+        for glyph in glyphs
+            .into_iter()
+            .filter_map(|glyph| self.font.outline_glyph(glyph))
+        {
+            let corner = glyph.px_bounds().min;
+            let left = (start + f64::from(corner.x)).round() as i32;
+            let top = corner.y as i32;
+            let mut drawn = Ok(());
+            glyph.draw(|column, row, cover| {
+                let (right, down) = (left + column as i32, top + row as i32);
+                let pixel = match align {
+                    Align::MiddleUpwards => (x + down, y - right),
+                    _ => (x + right, y + down),
+                };
+                let ink = colour.mix(f64::from(cover).min(1.0)).to_backend_color();
+                if drawn.is_ok() {
+                    drawn = backend.draw_pixel(pixel, ink);
+                }
+            });
+            drawn?;
+        }
+        Ok(())
     }
 }
 
@@ -262,6 +286,63 @@ impl Canvas {
 fn cell((x, y): Point) -> (i32, i32) {
     let fine = |v: f64| (v * f64::from(FINE)).round() as i32;
     (fine(x), fine(y))
+}
+
+/// The RGB pixels of a page, each the mean of its cells.
+fn averaged(cells: &[u8], page: (u32, u32)) -> Vec<u8> {
+    let width = page.0 as usize * 3;
+    let mut sums = vec![0u32; width * page.1 as usize];
+    for (row, line) in cells.chunks(width * FINE as usize).enumerate() {
+        let start = row / FINE as usize * width;
+        for (column, cell) in line.chunks(3).enumerate() {
+            let pixel = start + column / FINE as usize * 3;
+            (0..3).for_each(|channel| sums[pixel + channel] += u32::from(cell[channel]));
+        }
+    }
+    sums.iter().map(|sum| (sum / (FINE * FINE)) as u8).collect()
+}
+
+/// What tests ask about a page.
+#[cfg(test)]
+impl Canvas {
+    /// All texts, in the order in which they were drawn.
+    pub fn texts(&self) -> Vec<&str> {
+        let text = |mark| match mark {
+            Mark::Text(text, ..) => Some(text.as_str()),
+            _ => None,
+        };
+        self.marks.iter().filter_map(text).collect()
+    }
+
+    /// The number of polygons besides the page itself.
+    pub fn polygons(&self) -> usize {
+        let polygon = |mark: &&Mark| matches!(mark, Mark::Polygon(..));
+        self.marks.iter().filter(polygon).count() - 1
+    }
+
+    /// Marks that reach beyond the page or have coordinates that are not finite.
+    pub fn beyond(&self) -> Vec<String> {
+        let (right, bottom) = (f64::from(self.page.0), f64::from(self.page.1));
+        let inside = |&(x, y): &Point| (0.0..=right).contains(&x) && (0.0..=bottom).contains(&y);
+        let whole = |mark: &&Mark| match *mark {
+            Mark::Line(path, _, width) => *width > 0.0 && path.iter().all(inside),
+            Mark::Polygon(corners, _) => corners.iter().all(inside),
+            Mark::Text(text, at, em, _, align) => {
+                let (before, after) = match (self.width(text, *em), align) {
+                    (width, Align::Start) => (0.0, width),
+                    (width, Align::Middle | Align::MiddleUpwards) => (width / 2.0, width / 2.0),
+                    (width, Align::End) => (width, 0.0),
+                };
+                let ends = match align {
+                    Align::MiddleUpwards => [(at.0 - em, at.1 - after), (at.0, at.1 + before)],
+                    _ => [(at.0 - before, at.1 - em), (at.0 + after, at.1)],
+                };
+                ends.iter().all(inside)
+            }
+        };
+        let beyond = self.marks.iter().filter(|mark| !whole(mark));
+        beyond.map(|mark| format!("{mark:?}")).collect()
+    }
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use super::canvas::Align::Start;
 use super::canvas::{Canvas, PAGE};
 use super::pens::Style;
 
-/// What a legend entry takes besides its name: the piece of line, and space.
+/// Width of a legend entry besides its name: the sample of the line, and space.
 const SAMPLE: f64 = 190.0;
-/// The most that the legend may take of the page's height.
+/// Largest height of a legend whose names are not cut.
 const TALLEST: f64 = 300.0;
 
-/// The names in columns, read downwards.
+/// The names of curves in columns, read downwards.
 pub struct Legend<'a> {
     names: Vec<&'a str>,
-    /// Size of the text.
+    /// Size of the text, em.
     em: f64,
     rows: usize,
     /// Widths of the columns.
@@ -21,7 +21,8 @@ pub struct Legend<'a> {
 }
 
 impl<'a> Legend<'a> {
-    /// Chooses the largest text, and for that the fewest rows, with which the names fit.
+    /// Chooses the largest text with which all names fit, then the fewest rows; cuts the names if
+    /// none fits. `canvas` measures them.
     pub fn new(canvas: &Canvas, names: Vec<&'a str>) -> Self {
         let room = f64::from(PAGE.0) - 60.0;
         let rows = |columns: usize| names.len().div_ceil(columns).max(1);
@@ -41,7 +42,6 @@ impl<'a> Legend<'a> {
                 }
             }
         }
-        // Cut the names.
         let em = 30.0;
         let wanted = (names.len() as f64 * em * 1.3 / TALLEST).ceil();
         let rows = rows(wanted.clamp(2.0, 4.0) as usize);
@@ -55,12 +55,13 @@ impl<'a> Legend<'a> {
         }
     }
 
-    /// The legend's height.
+    /// Height in pixels.
     pub fn height(&self) -> f64 {
         self.rows as f64 * self.em * 1.3
     }
 
-    /// Draws the legend in the middle of the page's width.
+    /// Draws the legend, centred on the page, with its upper edge at `top`. `styles` are in the order
+    /// of the names.
     pub fn paint(&self, canvas: &mut Canvas, styles: &[Style], top: f64) {
         let (em, rows, columns) = (self.em, self.rows, &self.columns);
         let mut left = (f64::from(PAGE.0) - columns.iter().sum::<f64>()) / 2.0;

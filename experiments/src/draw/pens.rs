@@ -5,11 +5,11 @@ use plotters::style::{RGBColor, WHITE};
 use super::canvas::{Canvas, Point};
 use Marker::{Filled, Hollow, Spokes};
 
-/// Okabe and Ito's colours, without their yellow, which is lost on white paper.
+/// The palette of Okabe and Ito without its yellow, which has too little contrast on white.
 const COLOURS: [u32; 7] = [
     0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0x000000, 0xe69f00, 0x56b4e9,
 ];
-/// Dash patterns and markers, no two alike, for print without colours.
+/// Pairs of dash pattern and marker, all distinct, for print without colours.
 const STYLES: [(&[f64], Marker); 12] = [
     (&[], Hollow(32, 0.0)),
     (&[28.0, 12.0], Hollow(4, 45.0)),
@@ -25,9 +25,10 @@ const STYLES: [(&[f64], Marker); 12] = [
     (&[8.0, 20.0], Spokes(6, 0.0)),
 ];
 
-/// The shape of a point's marker; polygons are turned by so many degrees from pointing up.
+/// The shape of a marker: sides or strokes, and clockwise rotation in degrees.
+#[derive(Debug)]
 pub enum Marker {
-    /// The outline of a regular polygon, white inside.
+    /// Outline of a regular polygon, white inside.
     Hollow(u32, f64),
     /// A regular polygon.
     Filled(u32, f64),
@@ -39,7 +40,7 @@ pub enum Marker {
 pub struct Style {
     /// Colour of line and marker.
     pub colour: RGBColor,
-    /// Lengths of stroke and gap in turn; none for a solid line.
+    /// Lengths of strokes and gaps in turn; empty for a solid line.
     pub dash: &'static [f64],
     /// Shape of the marker.
     pub marker: &'static Marker,
@@ -49,8 +50,8 @@ pub struct Style {
     pub radius: f64,
 }
 
-/// How curve `index` of `count` is drawn: each smaller than the one before, so that where curves
-/// coincide the earlier ones show around the later.
+/// Style of curve `index` of `count`. Each curve is smaller than the one before, so that an earlier
+/// curve shows around a later one where they coincide.
 pub fn style(index: usize, count: usize) -> Style {
     let late = index as f64 / count.saturating_sub(1).max(3) as f64;
     let [_, r, g, b] = COLOURS[index % COLOURS.len()].to_be_bytes();
@@ -66,7 +67,7 @@ pub fn style(index: usize, count: usize) -> Style {
     }
 }
 
-/// How the floor is drawn: dotted, dark grey.
+/// Style of the floor: dotted, dark grey.
 pub fn floor() -> Style {
     Style {
         colour: RGBColor(70, 70, 70),
@@ -77,8 +78,8 @@ pub fn floor() -> Style {
     }
 }
 
-/// How a published curve is drawn: thin and dashed, in the paler colour of the method that it belongs to, or
-/// grey; each marker smaller than the one before. Methods are among the `count`.
+/// Style of a published curve: thin and dashed, in a pale colour of the method that it is compared
+/// with, or grey. Each marker is smaller than the one before; `index` and `count` include methods.
 pub fn published(index: usize, count: usize, method: Option<usize>) -> Style {
     let late = index as f64 / count.saturating_sub(1).max(3) as f64;
     let colour = match method {
@@ -94,26 +95,26 @@ pub fn published(index: usize, count: usize, method: Option<usize>) -> Style {
     }
 }
 
-/// A share of a colour mixed with the paper's.
+/// A colour mixed with white; `share` of it remains.
 pub fn pale(RGBColor(r, g, b): RGBColor, share: f64) -> RGBColor {
     let mix = |channel: u8| 255 - (f64::from(255 - channel) * share) as u8;
     RGBColor(mix(r), mix(g), mix(b))
 }
 
 impl Canvas {
-    /// A line with a pattern of strokes and gaps.
+    /// A line with a dash pattern: lengths of strokes and gaps in turn.
     pub fn dashed(&mut self, path: &[Point], pattern: &[f64], colour: RGBColor, width: f64) {
         for stroke in dashes(path, pattern) {
             self.line(&stroke, colour, width);
         }
     }
 
-    /// A curve's line.
+    /// The line of a curve.
     pub fn curve(&mut self, path: &[Point], style: &Style) {
         self.dashed(path, style.dash, style.colour, style.width);
     }
 
-    /// A marker, set off by a thin white rim from what lies behind it.
+    /// A marker with a thin white rim that separates it from what lies behind.
     pub fn marker(&mut self, at: Point, style: &Style) {
         let around = |count: u32, turn: f64, radius: f64| -> Vec<Point> {
             let angles = (0..count).map(|i| f64::from(360 * i) / f64::from(count) + turn);
@@ -133,7 +134,7 @@ impl Canvas {
                 return;
             }
         };
-        // Of one radius, a polygon with few sides is smaller than a circle: even that out.
+        // At equal radius a polygon with few sides looks smaller than a circle.
         let radius = style.radius * (1.0 + 0.9 / f64::from(sides));
         let slant = (std::f64::consts::PI / f64::from(sides)).cos();
         let mut polygon = |grow: f64, colour| {
@@ -148,7 +149,7 @@ impl Canvas {
     }
 }
 
-/// Cuts a path into the strokes of a dash pattern.
+/// The strokes of a path under a dash pattern.
 fn dashes(path: &[Point], pattern: &[f64]) -> Vec<Vec<Point>> {
     if pattern.is_empty() || path.is_empty() {
         return vec![path.to_vec()];
@@ -159,7 +160,7 @@ fn dashes(path: &[Point], pattern: &[f64]) -> Vec<Vec<Point>> {
         let (length, mut done) = (dx.hypot(dy), 0.0);
         while length - done > left {
             done += left;
-            // A part ends here: a stroke is complete with this point, a gap makes way for one.
+            // This point ends a stroke, or a gap and so starts one.
             stroke.push((from.0 + dx * done / length, from.1 + dy * done / length));
             if part % 2 == 0 {
                 strokes.push(std::mem::take(&mut stroke));
@@ -175,6 +176,18 @@ fn dashes(path: &[Point], pattern: &[f64]) -> Vec<Vec<Point>> {
     strokes.push(stroke);
     strokes.retain(|stroke| stroke.len() > 1);
     strokes
+}
+
+#[cfg(test)]
+impl Style {
+    /// The number of polygons of a marker.
+    pub fn polygons(&self) -> usize {
+        match self.marker {
+            Hollow(..) => 3,
+            Filled(..) => 2,
+            Spokes(..) => 0,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,24 +5,19 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A record of a cell.
-pub trait Keyed {
-    /// The cell's key, and the name of its method: two names with the same settings share a key, and each has
-    /// its row.
-    fn key(&self) -> (&str, &str);
-}
+use super::Record;
 
 /// A file of records that is open for appending.
 pub struct Log<R> {
-    path: PathBuf,
+    /// `None`: records stay in memory.
+    path: Option<PathBuf>,
     /// Created with the first record.
     file: Option<File>,
     /// Records found and written.
     pub records: Vec<R>,
-    /// What a kill left to mend.
+    /// How the file ended when it was read.
     end: End,
 }
 
@@ -36,7 +31,7 @@ pub fn open(path: &Path) -> Result<File> {
     file.with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-/// The records of a file that is not written to.
+/// The records of a file that is only read.
 ///
 /// # Errors
 /// No such file, or a damaged one.
@@ -48,18 +43,28 @@ pub fn load<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
     Ok(records)
 }
 
-impl<R: Keyed + Serialize + DeserializeOwned> Log<R> {
-    /// Reads the records of an opened file and changes nothing in it; without a file there are none yet.
+impl<R: Record> Log<R> {
+    /// No file.
+    pub fn in_memory() -> Self {
+        Log {
+            path: None,
+            file: None,
+            records: Vec::new(),
+            end: End::default(),
+        }
+    }
+
+    /// Reads the records of an opened file without changing it; without a file there are none yet.
     ///
     /// # Errors
-    /// A line that is no record; the last one may be cut short.
+    /// A line that is not a record; the last one may be cut short.
     pub fn read(path: &Path, mut file: Option<File>) -> Result<Self> {
         let (records, end) = match &mut file {
             Some(file) => read(path, file)?,
             None => Default::default(),
         };
         Ok(Self {
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             file,
             records,
             end,
@@ -71,11 +76,11 @@ impl<R: Keyed + Serialize + DeserializeOwned> Log<R> {
     /// # Errors
     /// When it cannot be written.
     pub fn mend(&mut self) -> Result<()> {
-        self.end.warn(&self.path);
         let end = std::mem::take(&mut self.end);
-        let Some(file) = &mut self.file else {
+        let (Some(path), Some(file)) = (&self.path, &mut self.file) else {
             return Ok(());
         };
+        end.warn(path);
         let mend = |file: &mut File| -> std::io::Result<()> {
             if end.cut > 0 {
                 file.set_len(end.whole)?;
@@ -85,29 +90,31 @@ impl<R: Keyed + Serialize + DeserializeOwned> Log<R> {
             }
             file.sync_data()
         };
-        mend(file).with_context(|| self.path.display().to_string())
+        mend(file).with_context(|| path.display().to_string())
     }
 
-    /// Whether a cell has its record under a method's name.
+    /// True if a cell has its record under a method's name: two names with the same settings share a
+    /// key, and each has its row.
     pub fn has(&self, key: &str, method: &str) -> bool {
-        self.records
-            .iter()
-            .any(|record| record.key() == (key, method))
+        let mut records = self.records.iter().map(R::provenance);
+        records.any(|record| record.key == key && record.method == method)
     }
 
     /// Appends a record and waits until it is on disk.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// It cannot be written.
     pub fn append(&mut self, record: R) -> Result<()> {
-        let line = serde_json::to_string(&record)? + "\n";
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(open(&self.path)?),
-        };
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .with_context(|| self.path.display().to_string())?;
+        if let Some(path) = &self.path {
+            let line = serde_json::to_string(&record)? + "\n";
+            let file = match &mut self.file {
+                Some(file) => file,
+                None => self.file.insert(open(path)?),
+            };
+            file.write_all(line.as_bytes())
+                .and_then(|()| file.sync_data())
+                .with_context(|| path.display().to_string())?;
+        }
         self.records.push(record);
         Ok(())
     }
@@ -127,11 +134,11 @@ struct End {
 impl End {
     fn warn(&self, path: &Path) {
         if self.cut > 0 {
-            crate::tell(format_args!(
-                "warning: {}: the last line is cut short ({} bytes) and dropped; its cell has no number",
+            ::log::warn!(
+                "{}: the last line is cut short ({} bytes) and dropped; its cell has no number",
                 path.display(),
                 self.cut
-            ));
+            );
         }
     }
 }
@@ -152,7 +159,7 @@ fn read<R: DeserializeOwned>(path: &Path, file: &mut File) -> Result<(Vec<R>, En
         }
         let record = serde_json::from_slice(line).with_context(|| {
             format!(
-                "{}:{}: damaged, or of another version; delete the line, and its cell alone is computed again",
+                "{}:{}: damaged, or of another version; delete the line, and its cell is computed again",
                 path.display(),
                 number + 1
             )

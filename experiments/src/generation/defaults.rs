@@ -7,13 +7,13 @@ use longspan_data::{ChatFormat, Tokenizer};
 use longspan_model::Sampler;
 use serde::Deserialize;
 
-use super::SpeakerArgs;
+use super::Generation;
 
-/// What a model's folder says of generation; where it says nothing, tokens are the most probable ones, and sampled
-/// ones are of all the vocabulary.
+/// What a model's folder says of generation. Where it says nothing, generation is greedy, and sampling
+/// draws from the whole vocabulary.
 pub struct Defaults {
     file: File,
-    /// How a conversation becomes a prompt, if the folder says.
+    /// Form of the prompts of a conversation, if the folder gives it.
     pub format: Option<ChatFormat>,
     /// Tokens of system prompt and history (Qwen's default).
     pub window: usize,
@@ -21,7 +21,7 @@ pub struct Defaults {
     pub max_new_tokens: usize,
 }
 
-/// The fields that are used; the others are of no concern here.
+/// The fields that are used.
 #[derive(Default, Deserialize)]
 struct File {
     chat_format: Option<String>,
@@ -44,7 +44,7 @@ enum Ends {
 }
 
 impl File {
-    /// The rules for the options; zero, which files may have, stands for the most probable token.
+    /// Checks the numbers; a temperature or `top_p` of 0, which files may have, means greedy.
     fn check(&self) -> Result<()> {
         let at_least_zero = [("temperature", self.temperature), ("top_p", self.top_p)];
         for (field, value) in at_least_zero {
@@ -70,7 +70,7 @@ impl File {
 }
 
 impl Defaults {
-    /// Reads the file of a model's folder; there need not be one.
+    /// Reads the file of a model's folder; it is optional.
     ///
     /// # Errors
     /// A file that is not JSON, or a field that is not what it should be.
@@ -95,19 +95,19 @@ impl Defaults {
         })
     }
 
-    /// The file's way to choose tokens, where the command line says nothing else.
-    pub fn sampler(&self, args: &SpeakerArgs) -> Sampler {
+    /// The sampler of the options, and of the file where they say nothing.
+    pub fn sampler(&self, options: &Generation) -> Sampler {
         let file = &self.file;
-        let asked = args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
-        let sample = (asked || file.do_sample) && !args.greedy;
-        let temperature = args.temperature.or(file.temperature).unwrap_or(1.0);
-        let mut sampler = Sampler::greedy().seeded(args.seed);
+        let asked = options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some();
+        let sample = (asked || file.do_sample) && !options.greedy;
+        let temperature = options.temperature.or(file.temperature).unwrap_or(1.0);
+        let mut sampler = Sampler::greedy().seeded(options.seed);
         if sample {
             sampler.temperature = temperature;
         }
-        sampler.top_k = args.top_k.or(file.top_k).unwrap_or(0);
-        sampler.top_p = args.top_p.or(file.top_p).unwrap_or(1.0);
-        let penalty = args.repetition_penalty.or(file.repetition_penalty);
+        sampler.top_k = options.top_k.or(file.top_k).unwrap_or(0);
+        sampler.top_p = options.top_p.or(file.top_p).unwrap_or(1.0);
+        let penalty = options.repetition_penalty.or(file.repetition_penalty);
         sampler.repetition_penalty = penalty.unwrap_or(1.0);
         sampler
     }

@@ -1,119 +1,70 @@
-//! `longspan generate`: text from a model, under any method.
+//! Text from a model, under any method: prompts, sampling, stop words.
 
 mod defaults;
 mod stream;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use burn::tensor::Device;
 use bytesize::ByteSize;
 use longspan_attention::Method;
 use longspan_data::Tokenizer;
-use longspan_model::{CacheType, DecodeOptions, Decoder, Transformer, Sampler, Stale, WeightType};
+use longspan_model::{CacheType, DecodeOptions, Decoder, Sampler, Stale, Transformer, WeightType};
 use longspan_rope::Length;
 
 pub use defaults::Defaults;
 pub use stream::Stream;
 
-use crate::device::DeviceName;
-use crate::{cells, config, memory, open, tokenize};
+use crate::{measure, memory, open};
 
 /// Tokens of the plan by which a method is checked before the weights are read.
 const CHECKED: usize = 4096;
 
-/// Options of `generate`.
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    speaker: SpeakerArgs,
-    /// Read special tokens such as <|im_start|> in the prompt as such
-    #[arg(long)]
-    special: bool,
-    /// Read the prompt from a file
-    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
-    file: Option<PathBuf>,
-    /// The prompt; without it and without --file, standard input
-    prompt: Option<String>,
+/// How text is generated; what is `None` comes from the model's `generation_config.json`.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Type of the cache of keys and values.
+    pub cache: CacheType,
+    /// What happens to the cache when the method changes the frequencies of tokens already read.
+    pub stale: Stale,
+    /// Tokens to generate, at most.
+    pub max_new_tokens: Option<usize>,
+    /// Always the most probable token.
+    pub greedy: bool,
+    /// Divides the logits before a token is drawn.
+    pub temperature: Option<f64>,
+    /// Draw from this many of the most probable tokens; 0: all.
+    pub top_k: Option<usize>,
+    /// Draw from the most probable tokens that together have this probability.
+    pub top_p: Option<f64>,
+    /// Makes tokens that have occurred less probable; 1: no change.
+    pub repetition_penalty: Option<f64>,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Texts that end the generation.
+    pub stops: Vec<String>,
 }
 
-/// Options of all commands that generate.
-#[derive(clap::Args)]
-pub struct SpeakerArgs {
-    /// Hugging Face folder, or builtin:tiny
-    #[arg(long, value_name = "DIR")]
-    pub model: String,
-    /// Key of the method, as in a [[method]] table; without any, plain RoPE
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Type in which weights are held [default: as stored]
-    #[arg(long)]
-    dtype: Option<WeightType>,
-    /// Type of the cache of keys and values: f32, bf16, f16 or int8
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    kv: CacheType,
-    /// When the method changes the frequencies of what was read, read it again (as without a cache), or
-    /// only rotate its keys anew
-    #[arg(long, value_enum, default_value_t = OnChange::Recompute)]
-    on_change: OnChange,
-    /// Type of the activations, on a GPU: f32, bf16 or f16
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    activations: WeightType,
-    /// Where to compute: cpu, cuda, wgpu, metal or rocm, with :1 and so on for another one than the first;
-    /// see `longspan devices`
-    #[arg(long, default_value = "cpu")]
-    device: DeviceName,
-    /// Vocabulary file [default: the one in the model's folder]
-    #[arg(long, value_name = "FILE")]
-    tokenizer: Option<PathBuf>,
-    /// Most tokens to generate [default: generation_config.json, or 512]
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
-    max_new_tokens: Option<u32>,
-    /// Always the most probable token
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
-    greedy: bool,
-    /// Divides the logits before a token is drawn [default: generation_config.json, or 1]
-    #[arg(long, value_name = "T", value_parser = positive)]
-    temperature: Option<f64>,
-    /// Draw from so many of the most probable tokens; 0 for all
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Draw from the most probable tokens that together have this probability
-    #[arg(long, value_name = "P", value_parser = probability)]
-    top_p: Option<f64>,
-    /// Makes tokens that have occurred less probable; 1 for no change
-    #[arg(long, value_name = "X", value_parser = positive)]
-    repetition_penalty: Option<f64>,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// End where this text comes; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-}
-
-/// [`Stale`] on the command line.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum OnChange {
-    Recompute,
-    Rotate,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(x) if x.is_finite() && x > 0.0 => Ok(x),
-        _ => Err("a number above 0 is expected".to_owned()),
-    }
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(x) if x > 0.0 && x <= 1.0 => Ok(x),
-        _ => Err("a number above 0, up to 1, is expected".to_owned()),
-    }
+/// Which model generates, and how it is held.
+pub struct Held<'a> {
+    /// Hugging Face folder, or a built-in model.
+    pub model: &'a str,
+    /// Vocabulary file; `None`: the one in the folder.
+    pub tokenizer: Option<&'a Path>,
+    /// Type of the weights; `None`: as stored.
+    pub dtype: Option<WeightType>,
+    /// Type of the activations.
+    pub activations: WeightType,
+    /// Where to compute.
+    pub device: Device,
 }
 
 /// A decoder whose cache fits in the memory that is free.
+///
+/// # Errors
+/// A cache that does not fit, or that the device cannot hold; a method that does not fit the model.
 pub fn decoder<'a>(
     model: &'a Transformer,
     method: &Method,
@@ -123,20 +74,25 @@ pub fn decoder<'a>(
     let limit = memory::limit(None, &model.device());
     ensure!(
         needed <= limit,
-        "keys and values of {} tokens take {needed} in {}, {limit} is free; give fewer tokens \
-         (--max-new-tokens; --max-window-size of chat; --tokens of profile) or a narrower type (--kv)",
+        "keys and values of {} tokens take {needed} in {}, {limit} is free; give fewer tokens or a narrower \
+         type of cache",
         options.capacity,
         options.cache.name()
     );
     Ok(Decoder::new(model, method, options)?)
 }
 
-/// A model with all that decides what it says.
-pub struct Speaker {
+/// A model with everything that decides what it writes.
+pub struct Generator {
+    /// The model.
     pub model: Transformer,
+    /// Its vocabulary.
     pub tokenizer: Tokenizer,
+    /// What its folder says of generation.
     pub defaults: Defaults,
+    /// The method.
     pub method: Method,
+    /// Tokens to generate, at most.
     pub max_new_tokens: usize,
     sampler: Sampler,
     cache: CacheType,
@@ -144,50 +100,46 @@ pub struct Speaker {
     stops: Vec<String>,
 }
 
-impl Speaker {
-    /// Opens the model and checks everything before its weights are read.
-    pub fn open(args: &SpeakerArgs) -> Result<Self> {
-        let device = args.device.open()?;
-        let tokenizer = open::tokenizer(&args.model, args.tokenizer.as_deref())?;
-        let defaults = Defaults::of(&args.model)?;
-        let method = config::method(&args.set)?;
+impl Generator {
+    /// Opens the model; everything else is checked before its weights are read.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder, the vocabulary, the method or the options.
+    pub fn open(held: &Held, method: Method, options: Generation) -> Result<Self> {
+        let tokenizer = open::tokenizer(held.model, held.tokenizer)?;
+        let defaults = Defaults::of(held.model)?;
         ensure!(
-            args.stop.iter().all(|stop| !stop.is_empty()),
-            "--stop is empty; give the text that ends an answer"
+            options.stops.iter().all(|stop| !stop.is_empty()),
+            "a stop word is empty; give the text that ends an answer"
         );
-        let checkpoint = open::checkpoint(&args.model)?;
+        let checkpoint = open::checkpoint(held.model)?;
         let vocabulary = checkpoint.config.vocab_size;
         ensure!(
             tokenizer.vocab_size() <= vocabulary,
-            "the vocabulary has {} tokens, {} has rows for {vocabulary}; give the model's own with --tokenizer",
+            "the vocabulary has {} tokens, {} has rows for {vocabulary}; give the model's own",
             tokenizer.vocab_size(),
-            args.model
+            held.model
         );
-        // Any length shows what does not fit; a plan of the trained one may be large.
-        let some = Length {
-            total: CHECKED,
-            prefill: CHECKED,
-        };
-        cells::plans(&checkpoint.config.geometry(), &method, some)?;
-        let model = open::model(checkpoint, (args.dtype, args.activations), &device)?;
-        Ok(Speaker {
-            sampler: defaults.sampler(args),
-            max_new_tokens: (args.max_new_tokens.map(|n| n as usize))
-                .unwrap_or(defaults.max_new_tokens),
+        // Any length shows what does not fit; a plan of the trained length may be large.
+        measure::plans(&checkpoint.config.geometry(), &method, Length::whole(CHECKED))?;
+        let model = open::model(checkpoint, (held.dtype, held.activations), &held.device)?;
+        Ok(Generator {
+            sampler: defaults.sampler(&options),
+            max_new_tokens: options.max_new_tokens.unwrap_or(defaults.max_new_tokens),
             model,
             tokenizer,
             defaults,
             method,
-            cache: args.kv,
-            stale: match args.on_change {
-                OnChange::Recompute => Stale::Recompute,
-                OnChange::Rotate => Stale::Rotate,
-            },
-            stops: args.stop.clone(),
+            cache: options.cache,
+            stale: options.stale,
+            stops: options.stops,
         })
     }
 
-    /// A decoder for so many tokens.
+    /// A decoder for sequences of up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// As [`decoder`].
     pub fn decoder(&self, capacity: usize) -> Result<Decoder<'_>> {
         let options = DecodeOptions {
             cache: self.cache,
@@ -197,18 +149,21 @@ impl Speaker {
         decoder(&self.model, &self.method, options)
     }
 
-    /// Goes on after a prompt, up to one of the tokens `ends`, a stop word, or as many tokens as are allowed; gives
-    /// text to `write` as it comes, never half a character. Returns all of the text.
-    pub fn speak(
+    /// Continues a prompt up to one of the tokens `ends`, a stop word, or the most tokens allowed;
+    /// gives text to `write` as it comes, in whole characters. Returns all of the text.
+    ///
+    /// # Errors
+    /// An empty prompt; logits that are not finite; an error of `write`.
+    pub fn generate(
         &self,
         decoder: &mut Decoder,
         prompt: &[u32],
         ends: &[u32],
         mut write: impl FnMut(&str) -> Result<()>,
-    ) -> Result<Spoken> {
+    ) -> Result<Generated> {
         ensure!(
             !prompt.is_empty(),
-            "the prompt is empty; give some text to go on from"
+            "the prompt is empty; give some text to continue"
         );
         let mut sampler = self.sampler.clone();
         let mut stream = Stream::new(&self.stops);
@@ -221,7 +176,7 @@ impl Speaker {
             let logits = &logits[..self.tokenizer.vocab_size()];
             ensure!(
                 logits.iter().all(|x| x.is_finite()),
-                "the logits after {} tokens are not finite; this method does not hold at this length",
+                "the logits after {} tokens are not finite: this method breaks at this length",
                 decoder.ids().len()
             );
             let next = sampler.choose(logits, decoder.ids());
@@ -238,7 +193,7 @@ impl Speaker {
         }
         write(stream.finish())?;
         let first = first.unwrap_or_default();
-        Ok(Spoken {
+        Ok(Generated {
             text: stream.text().to_owned(),
             tokens,
             prompt_seconds: first,
@@ -247,18 +202,20 @@ impl Speaker {
     }
 }
 
-/// What was said.
-pub struct Spoken {
+/// What was generated.
+pub struct Generated {
+    /// The text.
     pub text: String,
+    /// Its tokens.
     pub tokens: usize,
-    /// Until the first token was chosen.
+    /// Seconds until the first token was chosen.
     prompt_seconds: f64,
-    /// From then on.
+    /// Seconds after that.
     seconds: f64,
 }
 
-impl Spoken {
-    /// A line for standard error.
+impl Generated {
+    /// Tokens and speed in one line, for a prompt of `prompt` tokens.
     pub fn summary(&self, prompt: usize) -> String {
         let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(f64::EPSILON);
         format!(
@@ -268,20 +225,4 @@ impl Spoken {
             rate(self.tokens.saturating_sub(1), self.seconds)
         )
     }
-}
-
-/// Writes the prompt's continuation on standard output.
-pub fn generate(args: &Args) -> Result<()> {
-    let speaker = Speaker::open(&args.speaker)?;
-    let text = tokenize::input(args.prompt.as_deref(), args.file.as_deref())?;
-    let prompt = match args.special {
-        true => speaker.tokenizer.encode_with_special(&text),
-        false => speaker.tokenizer.encode(&text),
-    };
-    let mut decoder = speaker.decoder(prompt.len().saturating_add(speaker.max_new_tokens))?;
-    let ends = speaker.defaults.ends(&speaker.tokenizer);
-    let spoken = speaker.speak(&mut decoder, &prompt, &ends, crate::print)?;
-    crate::print("\n")?;
-    crate::tell(spoken.summary(prompt.len()));
-    Ok(())
 }

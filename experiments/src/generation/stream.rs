@@ -1,19 +1,19 @@
-//! Bytes that come token by token, given on as whole characters, up to a stop word.
+//! From the bytes of tokens to whole characters, up to a stop word.
 
-/// Text that grows.
+/// Text that grows token by token.
 pub struct Stream {
     stops: Vec<Vec<u8>>,
-    /// Bytes that may still belong to a stop word, or to a character that is not complete.
+    /// Bytes that may belong to a stop word or to an incomplete character.
     held: Vec<u8>,
-    /// What was given on.
+    /// The text returned so far.
     text: String,
-    /// How much of it the caller has seen.
+    /// Bytes of it that the caller has seen.
     seen: usize,
     stopped: bool,
 }
 
 impl Stream {
-    /// Nothing yet; ends before the first of `stops`.
+    /// An empty text that ends before the first of `stops`.
     pub fn new(stops: &[String]) -> Self {
         Stream {
             stops: stops.iter().map(|stop| stop.clone().into_bytes()).collect(),
@@ -24,7 +24,7 @@ impl Stream {
         }
     }
 
-    /// Adds the bytes of a token; returns what is certain now.
+    /// Adds the bytes of a token; returns the text that is certain now.
     pub fn push(&mut self, bytes: &[u8]) -> &str {
         self.held.extend_from_slice(bytes);
         let found = self.stops.iter().filter_map(|stop| {
@@ -36,7 +36,7 @@ impl Stream {
             self.stopped = true;
             return self.finish();
         }
-        // What may become a stop word waits.
+        // A prefix of a stop word waits.
         let waits = |end: usize| {
             let tail = &self.held[end..];
             self.stops.iter().any(|stop| stop.starts_with(tail))
@@ -45,17 +45,17 @@ impl Stream {
         self.give(end.unwrap_or(self.held.len()), false)
     }
 
-    /// Everything that still waits; bytes that are no character become U+FFFD.
+    /// The text that still waits; bytes that are not a character become U+FFFD.
     pub fn finish(&mut self) -> &str {
         self.give(self.held.len(), true)
     }
 
-    /// Whether a stop word came.
+    /// True after a stop word.
     pub fn stopped(&self) -> bool {
         self.stopped
     }
 
-    /// All that was given on.
+    /// All of the text.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -74,7 +74,7 @@ impl Stream {
                     done = valid;
                     match error.error_len() {
                         Some(wrong) => done += wrong,
-                        // The beginning of a character: the rest may come.
+                        // An incomplete character: the rest may come.
                         None if !last => break,
                         None => done = end,
                     }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_character_are_marked() {
+    fn bytes_that_are_not_a_character_are_marked() {
         let mut stream = stream(&[]);
         assert_eq!(stream.push(&[0xff, b'a']), "\u{fffd}a");
         assert_eq!(stream.push(&[0xe6, 0xbc]), "");

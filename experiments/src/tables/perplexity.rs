@@ -1,182 +1,137 @@
-//! The tables of perplexities: methods, published numbers and the floor by context length.
-
-use std::fmt::Write as _;
-use std::path::Path;
+//! Tables of perplexities: methods, published numbers and the floor by context length.
 
 use anyhow::{Context, Result};
 
-use crate::config::RunConfig;
-use crate::floor::{self, Floor};
-use crate::plot;
-use crate::protocol::{Protocol, SeOver};
-use crate::published::Published;
-use crate::records::{Record, write_whole};
+use super::markdown::{length_labels, padded, row_name};
+use crate::config::{Published, RunConfig};
+use crate::folder::{PerplexityRecord, Provenance};
+use crate::measure::perplexity::floor::{self, Floor};
+use crate::protocols::ProtocolName;
 
-/// Rows and columns of one protocol's table.
+/// The table of one protocol.
 pub struct Table<'a> {
-    /// How everything in it was measured.
-    pub protocol: Protocol,
-    /// The protocol with its settings, in words.
+    /// The protocol of every number in it.
+    pub protocol: ProtocolName,
+    /// The protocol with its options, in words.
     pub detail: &'a str,
     /// Rows: methods that have records.
     pub methods: Vec<&'a str>,
     /// Columns, ascending.
     pub lengths: Vec<usize>,
-    /// What was measured.
-    pub records: Vec<&'a Record>,
-    /// More rows, of others.
+    /// The cells, in the order in which they were measured.
+    pub records: Vec<&'a PerplexityRecord>,
+    /// Further rows, not measured in this run.
     pub published: &'a [Published],
-    /// The last row, where it is known.
+    /// The last row; empty if the floor is not known.
     pub floors: Vec<&'a Floor>,
+    /// Provenance of the newest perplexity of the run.
+    pub newest: &'a Provenance,
 }
 
-/// The tables of a run, in the config's order of protocols and methods.
+/// The tables of a run: one for each protocol that has records, rows in the order of the config.
 pub fn tables<'a>(
-    records: &'a [Record],
-    floors: &'a [Floor],
     config: &'a RunConfig,
+    records: &'a [PerplexityRecord],
+    floors: &'a [Floor],
 ) -> Vec<Table<'a>> {
-    let protocols = config
-        .perplexity
-        .iter()
-        .flat_map(|table| table.protocol.list());
-    protocols
-        .filter_map(|protocol| {
-            let records: Vec<&Record> = records
+    let (Some(perplexity), Some(newest)) = (&config.perplexity, records.last()) else {
+        return Vec::new();
+    };
+    let table = |protocol: ProtocolName| {
+        let records: Vec<&PerplexityRecord> = records
+            .iter()
+            .filter(|record| record.protocol == protocol)
+            .collect();
+        // Published numbers are measured as Qwen's table is.
+        let published = if protocol.name() == "packed" {
+            &config.published[..]
+        } else {
+            &[]
+        };
+        let measured = records.iter().map(|record| record.provenance.length);
+        let others = published.iter().flat_map(|row| row.perplexity.keys());
+        let mut lengths: Vec<usize> = measured.chain(others.copied()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let has_records = |name: &&str| {
+            let mut records = records.iter();
+            records.any(|record| record.provenance.method == **name)
+        };
+        let methods = config.methods.iter().map(|method| method.name.as_str());
+        Some(Table {
+            protocol,
+            detail: &records.first()?.protocol_detail,
+            methods: methods.filter(has_records).collect(),
+            lengths,
+            records,
+            published,
+            floors: floors
                 .iter()
-                .filter(|record| record.protocol == protocol)
-                .collect();
-            let published = match protocol {
-                Protocol::Packed => &config.published[..],
-                _ => &[],
-            };
-            let mut lengths: Vec<usize> = records.iter().map(|record| record.length).collect();
-            lengths.extend(published.iter().flat_map(|row| row.perplexity.keys()));
-            lengths.sort_unstable();
-            lengths.dedup();
-            let known = |name: &&str| records.iter().any(|record| record.method == **name);
-            let methods = config.methods.iter().map(|method| method.name.as_str());
-            let floors = floors.iter();
-            Some(Table {
-                protocol,
-                detail: &records.first()?.protocol_detail,
-                methods: methods.filter(known).collect(),
-                lengths,
-                records,
-                published,
-                floors: floors.filter(|floor| floor.protocol == protocol).collect(),
-            })
+                .filter(|floor| floor.protocol == protocol)
+                .collect(),
+            newest: &newest.provenance,
         })
+    };
+    perplexity
+        .protocols()
+        .into_iter()
+        .filter_map(table)
         .collect()
 }
 
-impl Table<'_> {
-    /// A method's cell.
-    pub fn record(&self, method: &str, length: usize) -> Option<&Record> {
-        // The last one is the newest, where a folder put together by hand holds several.
-        let mut records = self.records.iter().rev();
-        records
-            .find(|record| record.method == method && record.length == length)
-            .copied()
+impl<'a> Table<'a> {
+    /// The cell of a method and length: the newest of its records, of which a folder merged by hand may
+    /// hold several.
+    pub fn record(&self, method: &str, length: usize) -> Option<&'a PerplexityRecord> {
+        let is_cell = |record: &&&PerplexityRecord| {
+            record.provenance.method == method && record.provenance.length == length
+        };
+        self.records.iter().rev().find(is_cell).copied()
     }
 
-    /// The floor under a length.
-    pub fn floor(&self, length: usize) -> Option<&Floor> {
+    /// The cells of a method, by length.
+    pub fn row(&self, method: &str) -> impl Iterator<Item = &'a PerplexityRecord> {
+        let lengths = self.lengths.iter();
+        lengths.filter_map(move |&length| self.record(method, length))
+    }
+
+    /// The floor at a length.
+    pub fn floor(&self, length: usize) -> Option<&'a Floor> {
         let mut floors = self.floors.iter();
         floors.find(|floor| floor.length == length).copied()
     }
 
-    /// Markdown, with columns padded so that it reads in a terminal too.
+    /// The floors, by length.
+    pub fn floor_row(&self) -> impl Iterator<Item = &'a Floor> {
+        self.lengths.iter().filter_map(|&length| self.floor(length))
+    }
+
+    /// The table in Markdown.
     pub fn markdown(&self) -> String {
+        let none = || "-".to_owned();
+        let row = |name: &str, cell: &dyn Fn(usize) -> String| {
+            let mut row = vec![row_name(name)];
+            row.extend(self.lengths.iter().map(|&length| cell(length)));
+            row
+        };
         let mut rows = vec![vec!["method".to_owned()]];
         rows[0].extend(length_labels(&self.lengths));
         for &method in &self.methods {
-            let mut row = vec![method.replace('|', "\\|")];
-            let cells = self.lengths.iter();
-            row.extend(cells.map(|&length| self.record(method, length).map_or("-".into(), number)));
-            rows.push(row);
+            rows.push(row(method, &|length| {
+                let record = self.record(method, length);
+                record.map_or_else(none, PerplexityRecord::number)
+            }));
         }
         for published in self.published {
-            let mut row = vec![published.label().replace('|', "\\|")];
-            let cells = self.lengths.iter();
-            row.extend(cells.map(|&length| published.cell(length)));
-            rows.push(row);
+            rows.push(row(&published.label(), &|length| published.cell(length)));
         }
         if !self.floors.is_empty() {
-            let mut row = vec![floor::ROW.to_owned()];
-            let cells = self.lengths.iter().map(|&length| self.floor(length));
-            row.extend(cells.map(|floor| {
-                floor.map_or("-".into(), |floor| format!("{:.3}", floor.perplexity()))
+            rows.push(row(floor::ROW, &|length| {
+                let floor = self.floor(length);
+                floor.map_or_else(none, |floor| format!("{:.3}", floor.perplexity()))
             }));
-            rows.push(row);
         }
         padded(&rows)
-    }
-}
-
-/// Heads of columns: in units of 1,024 where all lengths are such, else plain, so that they compare.
-pub fn length_labels(lengths: &[usize]) -> Vec<String> {
-    let odd = |&length: &usize| length > 1024 && !length.is_multiple_of(1024);
-    let plain = lengths.iter().any(odd);
-    let label = |&length: &usize| match plain {
-        true => length.to_string(),
-        false => plot::length_label(length),
-    };
-    lengths.iter().map(label).collect()
-}
-
-/// A Markdown table, the first row its head, with columns padded so that it reads in a terminal too.
-pub fn padded(rows: &[Vec<String>]) -> String {
-    let width: Vec<usize> = (0..rows[0].len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for (i, row) in rows.iter().enumerate() {
-        for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(width[column] - cell.chars().count());
-            match column {
-                0 => write!(text, "| {cell}{pad} "),
-                _ => write!(text, "| {pad}{cell} "),
-            }
-            .expect("writing to a string");
-        }
-        text.push_str("|\n");
-        if i == 0 {
-            for (column, width) in width.iter().enumerate() {
-                let dashes = "-".repeat(*width);
-                text.push_str(&match column {
-                    0 => format!("| {dashes} "),
-                    _ => format!("| {}: ", &dashes[..width - 1]),
-                });
-            }
-            text.push_str("|\n");
-        }
-    }
-    text
-}
-
-/// A perplexity with its standard error; a star marks an error over tokens, which is too small.
-pub fn number(record: &Record) -> String {
-    let Some(perplexity) = record.perplexity else {
-        return "not finite".to_owned();
-    };
-    let Some(se) = record.nll_se else {
-        return format!("{perplexity:.3}");
-    };
-    let error = perplexity * se;
-    let star = match record.se_over {
-        SeOver::Groups => "",
-        SeOver::Tokens => "*",
-    };
-    match perplexity {
-        p if p >= 1e6 => format!("{p:.2e} ±{error:.0e}{star}"),
-        p if p >= 100.0 => format!("{p:.1} ±{error:.1}{star}"),
-        p => format!("{p:.3} ±{error:.3}{star}"),
     }
 }
 
@@ -198,56 +153,95 @@ const COLUMNS: [&str; 14] = [
     "peak_bytes",
 ];
 
-/// Writes `table.csv`: a line for each cell.
+/// The content of `table.csv`: a line for each cell, published number and floor.
 ///
 /// # Errors
-/// When it cannot be written.
-pub fn write_csv(path: &Path, tables: &[Table]) -> Result<()> {
+/// A line cannot be written.
+pub fn csv(tables: &[Table]) -> Result<Vec<u8>> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(COLUMNS)?;
-    let optional = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
     for table in tables {
+        let protocol = table.protocol.name();
         for &method in &table.methods {
-            for record in table
-                .lengths
-                .iter()
-                .filter_map(|&length| table.record(method, length))
-            {
-                csv.write_record([
-                    table.protocol.name().to_owned(),
-                    method.to_owned(),
-                    record.length.to_string(),
-                    optional(record.perplexity),
-                    optional(record.nll),
-                    optional(record.nll_se),
-                    record.se_over.name().to_owned(),
-                    record.windows.to_string(),
-                    record.fed.to_string(),
-                    record.scored.to_string(),
-                    record.pass_length.to_string(),
-                    record.seconds.to_string(),
-                    record.tokens_per_second.to_string(),
-                    record.peak_bytes.to_string(),
-                ])?;
+            for record in table.row(method) {
+                csv.write_record(fields(protocol, record))?;
             }
         }
         for published in table.published {
             for (length, perplexity) in &published.perplexity {
-                let mut row = vec![table.protocol.name().to_owned(), published.label()];
-                row.extend([length.to_string(), perplexity.to_string()]);
-                row.resize(COLUMNS.len(), String::new());
-                csv.write_record(row)?;
+                let mut line = vec![protocol.to_owned(), published.label()];
+                line.extend([length.to_string(), perplexity.to_string()]);
+                line.resize(COLUMNS.len(), String::new());
+                csv.write_record(line)?;
             }
         }
-        let floors = table.lengths.iter();
-        for floor in floors.filter_map(|&length| table.floor(length)) {
-            let mut row = vec![table.protocol.name().to_owned(), floor::ROW.to_owned()];
-            row.extend([floor.length.to_string(), floor.perplexity().to_string()]);
-            row.extend([floor.nll.to_string(), String::new(), String::new()]);
-            row.extend([floor.windows, floor.fed, floor.scored].map(|count| count.to_string()));
-            row.resize(COLUMNS.len(), String::new());
-            csv.write_record(row)?;
+        for floor in table.floor_row() {
+            let mut line = vec![protocol.to_owned(), floor::ROW.to_owned()];
+            line.extend([floor.length.to_string(), floor.perplexity().to_string()]);
+            line.extend([floor.nll.to_string(), String::new(), String::new()]);
+            line.extend([floor.windows, floor.fed, floor.scored].map(|count| count.to_string()));
+            line.resize(COLUMNS.len(), String::new());
+            csv.write_record(line)?;
         }
     }
-    write_whole(path, &csv.into_inner().context("table.csv")?)
+    csv.into_inner().context("table.csv")
+}
+
+/// The fields of a cell, in the order of [`COLUMNS`].
+fn fields(protocol: &str, record: &PerplexityRecord) -> [String; COLUMNS.len()] {
+    let optional = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
+    let provenance = &record.provenance;
+    [
+        protocol.to_owned(),
+        provenance.method.clone(),
+        provenance.length.to_string(),
+        optional(record.perplexity),
+        optional(record.nll),
+        optional(record.nll_se),
+        record.se_over.name().to_owned(),
+        record.windows.to_string(),
+        record.fed.to_string(),
+        record.scored.to_string(),
+        record.pass_length.to_string(),
+        provenance.seconds.to_string(),
+        provenance.tokens_per_second.to_string(),
+        provenance.peak_bytes.to_string(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::example::Example;
+
+    #[test]
+    fn the_newest_record_of_a_cell_counts() {
+        let mut example = Example::new();
+        let mut newer = example.perplexities[0].clone();
+        newer.perplexity = Some(9.0);
+        example.perplexities.push(newer);
+        let tables = tables(&example.config, &example.perplexities, &example.floors);
+        assert_eq!(
+            tables[0].record("plain", 1024).unwrap().perplexity,
+            Some(9.0)
+        );
+        assert_eq!(tables[0].row("plain").count(), 2);
+    }
+
+    #[test]
+    fn every_number_is_a_line_of_the_csv() {
+        let example = Example::new();
+        let tables = tables(&example.config, &example.perplexities, &example.floors);
+        let text = String::from_utf8(csv(&tables).unwrap()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1 + 4 + 2 + 2 + 2);
+        assert_eq!(
+            lines[1],
+            "packed,plain,1024,4.5,1.5040773967762742,0.01,windows,8,8192,8184,1024,2,4096,1000"
+        );
+        assert_eq!(lines[5], "packed,published: theirs,1024,4.23,,,,,,,,,,");
+        let floor = lines[7];
+        assert!(floor.starts_with("packed,floor (exact),1024,2.718281828459045,1,,,8,8192,8184,"));
+        assert!(lines[9].starts_with("half,plain,1024,"), "{}", lines[9]);
+    }
 }

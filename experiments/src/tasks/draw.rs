@@ -1,25 +1,25 @@
-//! What the keys and values of needles are drawn from.
+//! The sets from which keys and values of needles are drawn.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::words::WORDS;
+use super::words::WORDS;
 
-/// What keys or values are drawn from: `"digits:5"`, `"letters:4"`, `"words"`, `"words:2"` or a list.
+/// A set of texts to draw from: `"digits:5"`, `"letters:4"`, `"words"`, `"words:2"` or a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DrawText", into = "DrawText")]
 pub enum Draw {
-    /// A number of so many digits, the first not 0.
+    /// Numbers of this many digits; the first is not 0.
     Digits(usize),
-    /// So many lower-case letters.
+    /// Strings of this many lower-case letters.
     Letters(usize),
-    /// So many common nouns with blanks between.
+    /// This many common nouns, separated by spaces.
     Words(usize),
-    /// One of these.
+    /// The texts in this list.
     List(Vec<String>),
 }
 
-/// [`Draw`] as a config has it.
+/// [`Draw`] as written in a config.
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -68,7 +68,7 @@ impl From<Draw> for DrawText {
 }
 
 impl Draw {
-    /// One of them at random.
+    /// Draws one text.
     fn draw(&self, rng: &mut impl Rng) -> String {
         let mut letter = |first: u8, count: usize| char::from(first + below(rng, count) as u8);
         match self {
@@ -89,7 +89,7 @@ impl Draw {
         }
     }
 
-    /// So many draws, all different; [`Draw::variety`] says how many there can be.
+    /// Draws `count` different texts; does not return if `count` exceeds [`Draw::variety`].
     pub(crate) fn draw_different(&self, count: usize, rng: &mut impl Rng) -> Vec<String> {
         let mut drawn: Vec<String> = Vec::with_capacity(count);
         while drawn.len() < count {
@@ -101,7 +101,7 @@ impl Draw {
         drawn
     }
 
-    /// How many different things can be drawn.
+    /// The size of the set; saturates at `usize::MAX`.
     pub(crate) fn variety(&self) -> usize {
         let power = |base: usize, count: usize| base.saturating_pow(count.min(64) as u32);
         match self {
@@ -113,7 +113,56 @@ impl Draw {
     }
 }
 
-/// A number from 0 to `end - 1`; `rand`'s own ranges may change between its versions.
+/// Draws from 0 to `end - 1`. `rand`'s own ranges may change between its versions.
 fn below(rng: &mut impl Rng, end: usize) -> usize {
     ((u128::from(rng.next_u64()) * end as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::tasks::TaskRng;
+
+    #[test]
+    fn sets_are_read_and_written_as_in_a_config() {
+        let parse = |text: &str| serde_json::from_str::<Draw>(text);
+        for (text, draw) in [
+            ("\"digits:7\"", Draw::Digits(7)),
+            ("\"letters:4\"", Draw::Letters(4)),
+            ("\"words\"", Draw::Words(1)),
+            ("\"words:2\"", Draw::Words(2)),
+            ("[\"x\"]", Draw::List(vec!["x".into()])),
+        ] {
+            assert_eq!(parse(text).unwrap(), draw);
+            assert_eq!(serde_json::to_string(&draw).unwrap(), text);
+        }
+        for text in ["\"digits\"", "\"digits:0\"", "\"uuid\"", "\"words:x\""] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("digits:5"), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_have_the_form_of_their_set() {
+        for seed in 0..50 {
+            let rng = &mut TaskRng::seed_from_u64(seed);
+            let digits = Draw::Digits(5).draw(rng);
+            assert!(digits.len() == 5 && digits.parse::<u32>().unwrap() >= 10_000);
+            let letters = Draw::Letters(4).draw(rng);
+            assert!(letters.len() == 4 && letters.bytes().all(|b| b.is_ascii_lowercase()));
+            let words = Draw::Words(2).draw(rng);
+            assert_eq!(words.split(' ').count(), 2, "{words}");
+            assert!(words.split(' ').all(|word| WORDS.contains(&word)));
+        }
+    }
+
+    #[test]
+    fn a_whole_set_is_drawn_without_repeats() {
+        let set = Draw::Digits(1);
+        let mut drawn = set.draw_different(set.variety(), &mut TaskRng::seed_from_u64(0));
+        drawn.sort();
+        assert_eq!(drawn, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    }
 }

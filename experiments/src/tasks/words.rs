@@ -1,6 +1,6 @@
-//! Short common nouns: what the keys of needles are made of.
+//! Short common nouns for the keys of needles.
 
-/// No two alike, lower case, without hyphens.
+/// All different, in lower case, without hyphens.
 pub(crate) const WORDS: [&str; 208] = [
     "acorn", "amber", "anchor", "apple", "arrow", "atlas", "badge", "bamboo", "barn", "basil",
     "basket", "beacon", "beetle", "bell", "berry", "birch", "bison", "blanket", "blossom", "boat",

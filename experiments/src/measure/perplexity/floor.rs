@@ -14,10 +14,9 @@ use anyhow::{Context, Result, ensure};
 use longspan_data::{Article, BUILTIN_ARTICLES, Tokenizer, held_out_articles};
 use serde::{Deserialize, Serialize};
 
-use crate::cells::Cell;
-use crate::config::RunConfig;
-use crate::protocol::{self, Protocol, TokenStream, Window};
-use crate::records::write_whole;
+use super::cells::Cell;
+use crate::folder::write_whole;
+use crate::protocols::{ProtocolName, TokenStream, Window, score};
 
 /// Name of the row in tables.
 pub const ROW: &str = "floor (exact)";
@@ -28,7 +27,7 @@ const FILE: &str = "floor.json";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Floor {
     /// Protocol.
-    pub protocol: Protocol,
+    pub protocol: ProtocolName,
     /// Tokens per window.
     pub length: usize,
     /// Mean negative log likelihood, nats per token.
@@ -52,13 +51,13 @@ impl Floor {
 ///
 /// # Errors
 /// A vocabulary that does not give the text back byte for byte.
-pub fn floors(
-    config: &RunConfig,
+pub(super) fn floors(
+    data: &str,
     tokenizer: &Tokenizer,
     stream: &TokenStream,
     cells: &[Cell],
 ) -> Result<Vec<Floor>> {
-    if config.data.path != BUILTIN_ARTICLES {
+    if data != BUILTIN_ARTICLES {
         return Ok(Vec::new());
     }
     let text = Text::new(tokenizer, stream)?;
@@ -70,14 +69,14 @@ pub fn floors(
             .map(|window| text.losses(window, cell.length))
             .collect();
         let nll: Vec<&[f32]> = nll.iter().map(Vec::as_slice).collect();
-        let score = protocol::score(cell.protocol.average(), &cell.windows, &nll);
+        let mean = score(cell.protocol.average(), &cell.windows, &nll);
         Floor {
             protocol: cell.protocol,
             length: cell.length,
-            nll: score.nll,
+            nll: mean.nll,
             windows: cell.windows.len(),
             fed: cell.windows.len() * cell.length,
-            scored: score.scored,
+            scored: mean.scored,
         }
     };
     Ok(cells.map(floor).collect())
@@ -173,7 +172,7 @@ pub fn read(dir: &Path) -> Result<Vec<Floor>> {
     match std::fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).with_context(|| {
             format!(
-                "{}: damaged; `longspan run` writes it again",
+                "{}: damaged; run the config again, and it is written again",
                 path.display()
             )
         }),

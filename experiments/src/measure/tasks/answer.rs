@@ -1,160 +1,60 @@
-//! Answers of a model, and how right they are.
-
-use std::ops::Range;
+//! Answers of a model, and which of their values are right.
 
 use anyhow::Result;
-use longspan_attention::Method;
 use longspan_data::{Prompt, Tokenizer};
-use longspan_model::{CacheType, DecodeOptions, Decoder, PassPlan, Transformer, Stale};
-use longspan_rope::Length;
 
-/// A method over a model, with the plan of the last pass: passes of one length in a row share it.
-pub struct Laid<'a> {
-    model: &'a Transformer,
-    method: &'a Method,
-    plan: Option<(Length, PassPlan)>,
-    /// Tokens fed so far.
-    pub fed: usize,
-}
+use crate::session::{LanguageModel, Session};
 
-impl<'a> Laid<'a> {
-    /// Nothing is planned yet.
-    pub fn new(model: &'a Transformer, method: &'a Method) -> Self {
-        Self {
-            model,
-            method,
-            plan: None,
-            fed: 0,
-        }
-    }
-
-    /// The most likely token after each position in `rows` of a pass over `ids`; none where the logits are not
-    /// finite. Of equal ones the first.
-    fn most_likely(
-        &mut self,
-        ids: &[u32],
-        prefill: usize,
-        rows: Range<usize>,
-    ) -> Result<Vec<Option<u32>>> {
-        let length = Length {
-            total: ids.len(),
-            prefill,
-        };
-        let plan = match self.plan.take() {
-            Some((planned, plan)) if planned == length => plan,
-            _ => self.model.plan(self.method, length)?,
-        };
-        let hidden = self.model.hidden(ids, &plan)?;
-        self.plan = Some((length, plan));
-        self.fed += ids.len();
-        let width = hidden.dims()[1];
-        let logits = self.model.logits(hidden.slice([rows, 0..width]));
-        let vocabulary = logits.dims()[1];
-        let logits: Vec<f32> =
-            (logits.into_data().try_to_vec()).expect("logits are read back as f32");
-        Ok(logits.chunks(vocabulary).map(largest).collect())
-    }
-}
-
-/// Index of the largest value.
-fn largest(row: &[f32]) -> Option<u32> {
-    let mut best = 0;
-    for (i, &x) in row.iter().enumerate() {
-        if !x.is_finite() {
-            return None;
-        }
-        if x > row[best] {
-            best = i;
-        }
-    }
-    Some(best as u32)
-}
-
-/// The most likely token in place of each answer token, given all before it of the right answer.
+/// The most likely token in place of each answer token, given the expected answer before it.
 ///
 /// # Errors
-/// A token outside the vocabulary; a method that does not fit.
-pub fn teacher_forced(laid: &mut Laid, prompt: &Prompt) -> Result<Vec<Option<u32>>> {
+/// A token is outside the vocabulary, the method does not fit the model, or the pass fails.
+pub fn teacher_forced<M: LanguageModel>(
+    session: &mut Session<M>,
+    prompt: &Prompt,
+) -> Result<Vec<Option<u32>>> {
     let answer = prompt.answer.concat();
     // The last answer token is only a target.
     let ids = [&prompt.ids[..], &answer[..answer.len() - 1]].concat();
     let n = ids.len();
-    laid.most_likely(&ids, n, prompt.ids.len() - 1..n)
+    session.most_likely(&ids, n, prompt.ids.len() - 1..n)
 }
 
-/// For each part of the answer whether all of it was most likely.
-pub fn parts_right(prompt: &Prompt, given: &[Option<u32>]) -> Vec<bool> {
-    let mut given = given.iter();
+/// What a model generates greedily after a prompt: at most `spare` tokens more than the expected
+/// answer has, and no more once `done` is true of those generated.
+///
+/// # Errors
+/// As [`teacher_forced`].
+pub fn generate<M: LanguageModel>(
+    session: &mut Session<M>,
+    prompt: &Prompt,
+    spare: usize,
+    done: &mut dyn FnMut(&[u32]) -> bool,
+) -> Result<Vec<u32>> {
+    let most = prompt.answer.iter().map(Vec::len).sum::<usize>() + spare;
+    session.write_on(&prompt.ids, most, done)
+}
+
+/// True for each part of the expected answer all of whose tokens are the most likely ones.
+pub fn parts_right(prompt: &Prompt, likely: &[Option<u32>]) -> Vec<bool> {
+    let mut at = 0;
     let right = prompt.answer.iter().map(|part| {
-        // All of a part is taken, right or wrong.
-        let pairs: Vec<bool> = part
-            .iter()
-            .zip(given.by_ref().take(part.len()))
-            .map(|(a, b)| Some(*a) == *b)
-            .collect();
-        pairs.len() == part.len() && pairs.into_iter().all(|same| same)
+        let likely = &likely[at..at + part.len()];
+        at += part.len();
+        part.iter().map(|&id| Some(id)).eq(likely.iter().copied())
     });
     right.collect()
 }
 
-/// How [`generate`] keeps keys and values: exactly.
-pub fn options(capacity: usize) -> DecodeOptions {
-    DecodeOptions {
-        cache: CacheType::F32,
-        stale: Stale::Recompute,
-        capacity,
-    }
-}
-
-/// What the model writes after each prompt, always the most likely token: at most `spare` tokens more than the
-/// right answer has, and no more once `done` says so. The prompt is the first call; keys and values are kept, and
-/// computed anew where the method treats what was read in another way at the new length.
-///
-/// # Errors
-/// A token outside the vocabulary; a method that does not fit.
-pub fn generate(
-    laid: &mut Laid,
-    prompts: &[&Prompt],
-    spare: usize,
-    done: impl Fn(usize, &[u32]) -> bool,
-) -> Result<Vec<Vec<u32>>> {
-    let mut written = Vec::new();
-    for (i, prompt) in prompts.iter().enumerate() {
-        let most = prompt.answer.iter().map(Vec::len).sum::<usize>() + spare;
-        let options = options(prompt.ids.len() + most);
-        let mut decoder = Decoder::new(laid.model, laid.method, options)?;
-        let mut hidden = decoder.prompt(&prompt.ids)?;
-        let mut text = Vec::new();
-        // Without finite logits there is nothing to write.
-        while let Some(next) = largest(&decoder.logits(hidden)) {
-            text.push(next);
-            if text.len() == most || done(i, &text) {
-                break;
-            }
-            hidden = decoder.feed(&[next])?;
-        }
-        laid.fed += decoder.ids().len();
-        written.push(text);
-    }
-    Ok(written)
-}
-
-/// Which values occur in a text, in upper or lower case.
-pub fn values_found(values: &[String], text: &str) -> Vec<bool> {
-    let text = text.to_lowercase();
-    let found = |value: &String| text.contains(&value.trim().to_lowercase());
-    values.iter().map(found).collect()
-}
-
-/// The text of ids; those beyond the vocabulary, which a model may have rows for, are left out.
+/// The text of token ids. A model may have rows beyond the vocabulary; their ids are left out.
 pub fn text_of(tokenizer: &Tokenizer, ids: impl Iterator<Item = u32>) -> String {
     let known = ids.filter(|&id| (id as usize) < tokenizer.vocab_size());
     let known: Vec<u32> = known.collect();
     tokenizer.decode(&known).unwrap_or_default()
 }
 
-/// Wilson's 95 % interval for a mean of `trials` outcomes between 0 and 1 (E. B. Wilson, JASA 22, 1927). With outcomes
-/// other than 0 and 1 it is too wide, never too narrow.
+/// Wilson's 95 % interval for a mean of `trials` outcomes between 0 and 1 (E. B. Wilson, JASA 22,
+/// 1927). It is conservative for outcomes other than 0 and 1: never too narrow.
 pub fn wilson(mean: f64, trials: usize) -> (f64, f64) {
     const Z: f64 = 1.959_963_984_540_054;
     let n = trials as f64;
@@ -170,14 +70,23 @@ pub fn wilson(mean: f64, trials: usize) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
+    use longspan_attention::Method;
     use longspan_model::WeightType;
 
     use super::*;
     use crate::open;
 
+    fn prompt(ids: Vec<u32>, answer: Vec<Vec<u32>>) -> Prompt {
+        Prompt {
+            ids,
+            answer,
+            depth: 0.0,
+        }
+    }
+
     #[test]
     fn intervals_are_wilsons() {
-        // Values of R's binom::binom.wilson and of statsmodels' proportion_confint(method="wilson").
+        // From R's binom::binom.wilson and statsmodels' proportion_confint(method="wilson").
         for (correct, trials, low, high) in [
             (0, 5, 0.0, 0.434482),
             (5, 5, 0.565518, 1.0),
@@ -191,20 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn values_are_found_in_any_case() {
-        let values = ["Dolores Park", " 123"].map(String::from);
-        assert_eq!(values_found(&values, "in DOLORES park, 124"), [true, false]);
-        assert_eq!(values_found(&values, "123"), [false, true]);
-    }
-
-    #[test]
     fn parts_are_judged_on_their_own() {
-        let answer = vec![vec![1, 2], vec![3], vec![4, 5]];
-        let prompt = Prompt {
-            ids: vec![0],
-            answer,
-            depth: 0.0,
-        };
+        let prompt = prompt(vec![0], vec![vec![1, 2], vec![3], vec![4, 5]]);
         let given = |ids: [u32; 5]| ids.map(Some);
         assert_eq!(parts_right(&prompt, &given([1, 2, 3, 4, 5])), [true; 3]);
         assert_eq!(
@@ -215,13 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_logit_wins() {
-        assert_eq!(largest(&[0.0, 2.0, 2.0, -1.0]), Some(1));
-        assert_eq!(largest(&[-3.0, -2.0]), Some(1));
-        assert_eq!(largest(&[0.0, f32::NAN]), None);
+    fn ids_beyond_the_vocabulary_have_no_text() {
+        let tokenizer = Tokenizer::bytes();
+        let beyond = tokenizer.vocab_size() as u32;
+        assert_eq!(text_of(&tokenizer, [104, beyond, 105].into_iter()), "hi");
     }
 
-    /// What a model writes by itself is right for both scorers, and anything else is wrong for both.
+    /// What a model generates is right under both scorers; anything else is wrong under both.
     #[test]
     fn the_models_own_words_are_right_under_both_scorers() {
         let checkpoint = open::checkpoint("builtin:random").unwrap();
@@ -229,29 +126,30 @@ mod tests {
         for rope in ["none", "dynamic_ntk"] {
             let text = format!("name = \"m\"\nrope = {{ kind = \"{rope}\" }}\nlogn = true");
             let method: Method = toml::from_str(&text).unwrap();
-            let mut laid = Laid::new(&model, &method);
+            let mut session = Session::new(&model, &method);
             let ids: Vec<u32> = (0..50).map(|i| i * i % 256).collect();
-            let mut prompt = Prompt {
-                ids,
-                answer: vec![vec![0; 2], vec![0; 3]],
-                depth: 0.0,
-            };
-            let never = |_: usize, _: &[u32]| false;
-            let written = generate(&mut laid, &[&prompt], 0, never).unwrap().remove(0);
+            let mut asked = prompt(ids, vec![vec![0; 2], vec![0; 3]]);
+            let written = generate(&mut session, &asked, 0, &mut |_| false).unwrap();
             assert_eq!(written.len(), 5);
-            assert_eq!(laid.fed, 50 + 4);
-            prompt.answer = vec![written[..2].to_vec(), written[2..].to_vec()];
-            let given = teacher_forced(&mut laid, &prompt).unwrap();
-            assert_eq!(given, written.iter().copied().map(Some).collect::<Vec<_>>());
-            assert_eq!(parts_right(&prompt, &given), [true, true]);
+            assert_eq!(session.fed, 50 + 4);
+            asked.answer = vec![written[..2].to_vec(), written[2..].to_vec()];
+            let likely = teacher_forced(&mut session, &asked).unwrap();
+            assert_eq!(
+                likely,
+                written.iter().copied().map(Some).collect::<Vec<_>>()
+            );
+            assert_eq!(parts_right(&asked, &likely), [true, true]);
 
-            // A wrong first part: the model goes its own way, and is forced back for the second.
-            prompt.answer[0][0] = (prompt.answer[0][0] + 1) % 256;
-            let given = teacher_forced(&mut laid, &prompt).unwrap();
-            assert!(!parts_right(&prompt, &given)[0]);
-            let again = generate(&mut laid, &[&prompt, &prompt], 2, |i, _| i == 1).unwrap();
-            assert_eq!(again[0][..5], written);
-            assert_eq!((again[0].len(), again[1].len()), (7, 1));
+            // A wrong first part: generation takes the model's own, teacher forcing the expected
+            // one.
+            asked.answer[0][0] = (asked.answer[0][0] + 1) % 256;
+            let likely = teacher_forced(&mut session, &asked).unwrap();
+            assert!(!parts_right(&asked, &likely)[0]);
+            let again = generate(&mut session, &asked, 2, &mut |_| false).unwrap();
+            assert_eq!(again[..5], written);
+            assert_eq!(again.len(), 7);
+            let one = generate(&mut session, &asked, 2, &mut |_| true).unwrap();
+            assert_eq!(one, written[..1]);
         }
     }
 }
