@@ -9,8 +9,8 @@ use crate::source::{Parameters, Source};
 use crate::tensors::Role;
 use crate::{Architecture, ModelError};
 
-/// Rows that go through the feed-forward layer together. Its intermediate values are several times as
-/// wide as the residual stream; for a whole context they would dominate memory.
+/// Rows that go through the feed-forward layer together. Its intermediate values are several times
+/// as wide as the residual stream; for a whole context they would dominate memory.
 pub(crate) const MLP_ROWS: usize = 2048;
 
 #[derive(Module, Debug)]
@@ -40,8 +40,8 @@ impl Block {
         })
     }
 
-    /// Hidden states `[b * n, hidden_size]` after the layer; `attend` is given un-rotated `q`, `k` and
-    /// `v` `[b, h, n, d]`.
+    /// Hidden states `[b * n, hidden_size]` after the layer; `attend` is given un-rotated `q`, `k`
+    /// and `v` `[b, h, n, d]`.
     pub fn forward(
         &self,
         hidden: Tensor<2>,

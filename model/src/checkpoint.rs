@@ -62,8 +62,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Replaces the trained length of `config.json`, before any weights are read. The digest is that
-    /// of a folder with this length.
+    /// Replaces the trained length of `config.json`, before any weights are read. The digest is
+    /// that of a folder with this length.
     pub fn set_trained(&mut self, trained: usize) {
         self.config.trained = trained;
         self.digest = digest_of(&self.config);
@@ -149,8 +149,8 @@ impl Checkpoint {
         })
     }
 
-    /// The type of the matrices in memory, packed ones aside: the one requested, or else that of the
-    /// files.
+    /// The type of the matrices in memory, packed ones aside: the one requested, or else that of
+    /// the files.
     ///
     /// # Errors
     /// A type was requested, but the matrices are packed; a broken file.

@@ -10,11 +10,11 @@ use crate::block::MLP_ROWS;
 use crate::tensors::Content;
 use crate::{Architecture, WeightType};
 
-/// Bytes of a value outside the model's matrices: activations, vectors and tables are f32, key ranges
-/// i32.
+/// Bytes of a value outside the model's matrices: activations, vectors and tables are f32, key
+/// ranges i32.
 const VALUE: u64 = 4;
-/// Workspace of the CPU kernels, bytes: part of a matrix in panels (at most 16 MiB), and 1 to 2 MiB for
-/// each of a few threads.
+/// Workspace of the CPU kernels, bytes: part of a matrix in panels (at most 16 MiB), and 1 to 2 MiB
+/// for each of a few threads.
 const WORKSPACE: u64 = 32 << 20;
 /// Largest multiple to which the CPU kernels pad the rows of a head in panels.
 const PANEL: u64 = 32;
@@ -22,8 +22,8 @@ const PANEL: u64 = 32;
 /// Arithmetic and memory of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassCost {
-    /// Floating-point operations of one sequence: two for each multiplication of a matrix product. Counts
-    /// only keys that a query sees, and the LM head at every position.
+    /// Floating-point operations of one sequence: two for each multiplication of a matrix product.
+    /// Counts only keys that a query sees, and the LM head at every position.
     pub operations: u64,
     /// Upper estimate of the peak memory besides the weights, bytes.
     pub bytes: u64,
@@ -45,8 +45,8 @@ impl Architecture {
         bytes.sum()
     }
 
-    /// The cost of scoring sequences under the plans of the layers: the operations of one, and the memory
-    /// of `sequences` that go through the model together.
+    /// The cost of scoring sequences under the plans of the layers: the operations of one, and the
+    /// memory of `sequences` that go through the model together.
     pub fn pass_cost(&self, plans: &Plans, sequences: usize) -> PassCost {
         let n = plans
             .distinct()
@@ -57,24 +57,25 @@ impl Architecture {
         let weights = self.layers as u64 * (4 * width * width + 3 * width * ffn)
             + self.vocab_size as u64 * width;
 
-        // Attention, in rows of the residual stream: the stream, q, k, v, keys and values in panels, and
-        // the output; for each further band its own output and the merged one.
+        // Attention, in rows of the residual stream: the stream, q, k, v, keys and values in
+        // panels, and the output; for each further band its own output and the merged one.
         let bands = plans.distinct().iter().map(|plan| plan.bands.len() as u64);
         let bands = bands.max().unwrap_or(1);
         let d = self.head_dim as u64;
         let rows = sequences as u64 * n;
         let filled = rows * self.heads as u64 * (d.next_multiple_of(PANEL) - d);
         let attention = rows * width * (7 + 2 * (bands - 1)) + filled;
-        // The feed-forward layer: the stream, the blocks of the output, the output, and the intermediate
-        // values of one block. Packed matrices are multiplied and gated in separate steps, and may need
-        // their inputs in another order.
+        // The feed-forward layer: the stream, the blocks of the output, the output, and the
+        // intermediate values of one block. Packed matrices are multiplied and gated in separate
+        // steps, and may need their inputs in another order.
         let block = if self.quantization.is_some() {
             3 * ffn + width.max(ffn)
         } else {
             ffn
         };
         let mlp = 3 * rows * width + rows.min(MLP_ROWS as u64) * (2 * width + block);
-        // Tables of all distinct plans: for each band cos and sin of queries and keys, and the key ranges.
+        // Tables of all distinct plans: for each band cos and sin of queries and keys, and the key
+        // ranges.
         let bands = plans.distinct().iter().map(|plan| plan.bands.len() as u64);
         let tables = bands.sum::<u64>() * n * (2 * self.head_dim as u64 + 2);
         PassCost {

@@ -13,16 +13,17 @@ use crate::{Architecture, ModelError, Transformer};
 /// Tokens that go through the model together; bounds the memory of a long prompt besides the cache.
 const CHUNK: usize = 2048;
 
-/// What to do with tokens that were read under other frequencies, positions or scales than the method
-/// gives them at the new length. Dynamic NTK changes them each time the length passes a power of two.
+/// What to do with tokens that were read under other frequencies, positions or scales than the
+/// method gives them at the new length. Dynamic NTK changes them each time the length passes a
+/// power of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stale {
     /// Read them again: the result equals that of one pass over all tokens. Under a method whose
     /// frequencies change with every token, everything is read again at every token.
     #[default]
     Recompute,
-    /// Rotate the cached keys by the new frequencies. Above the first layer, keys and values stay those
-    /// of the shorter sequence.
+    /// Rotate the cached keys by the new frequencies. Above the first layer, keys and values stay
+    /// those of the shorter sequence.
     Rotate,
 }
 
@@ -133,10 +134,10 @@ impl<'a> Decoder<'a> {
         &self.ids
     }
 
-    /// Reads a prompt from the start of the sequence, as its first call. Reuses the cache of a common
-    /// prefix with what was read before, where a window has not dropped any of it. Returns the hidden
-    /// states `[n, hidden_size]` of the last tokens: at least one, at most the last chunk, since those
-    /// of a long prompt would take as much memory as its cache.
+    /// Reads a prompt from the start of the sequence, as its first call. Reuses the cache of a
+    /// common prefix with what was read before, where a window has not dropped any of it. Returns
+    /// the hidden states `[n, hidden_size]` of the last tokens: at least one, at most the last
+    /// chunk, since those of a long prompt would take as much memory as its cache.
     ///
     /// # Errors
     /// [`DecodeError`].
@@ -166,8 +167,8 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Reads further tokens; returns their hidden states `[n, hidden_size]` after the last norm. The
-    /// first call and each [`prompt`](Decoder::prompt) set the prefill length of the sequence.
+    /// Reads further tokens; returns their hidden states `[n, hidden_size]` after the last norm.
+    /// The first call and each [`prompt`](Decoder::prompt) set the prefill length of the sequence.
     ///
     /// # Errors
     /// [`DecodeError`].
@@ -239,8 +240,8 @@ impl<'a> Decoder<'a> {
         Ok(self.model.hidden_with(&self.ids[tokens], n, attend)?)
     }
 
-    /// The most likely token after the last of the hidden states `[n, hidden_size]`, the lowest id among
-    /// equals; `None` if a logit is not finite.
+    /// The most likely token after the last of the hidden states `[n, hidden_size]`, the lowest id
+    /// among equals; `None` if a logit is not finite.
     pub fn most_likely(&self, hidden: Tensor<2>) -> Option<u32> {
         largest(&self.logits(hidden))
     }

@@ -1,8 +1,9 @@
 //! Reads the packed matrices of a GPTQ checkpoint (arXiv 2210.17323, in AutoGPTQ's layout).
 //!
-//! In the file a matrix is packed along its inputs, lowest bits first, and neighbouring words belong to
-//! different outputs. In memory neighbouring words belong to the same output, which is the order the
-//! kernels read, and the inputs of a group are neighbours. The matrix as a whole is never unpacked.
+//! In the file a matrix is packed along its inputs, lowest bits first, and neighbouring words
+//! belong to different outputs. In memory neighbouring words belong to the same output, which is
+//! the order the kernels read, and the inputs of a group are neighbours. The matrix as a whole is
+//! never unpacked.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use longspan_kernels::PackedWeight;
@@ -17,8 +18,8 @@ use crate::{Checkpoint, ModelError, WeightType};
 const OUTPUTS: usize = 16;
 
 impl Checkpoint {
-    /// Reads a packed matrix by its name without `.qweight`. `has_bias`: the model itself has a tensor
-    /// `.bias` of this name, which is not read here.
+    /// Reads a packed matrix by its name without `.qweight`. `has_bias`: the model itself has a
+    /// tensor `.bias` of this name, which is not read here.
     ///
     /// # Errors
     /// A value that is not finite; a group that does not exist or has a wrong number of inputs.
@@ -61,8 +62,8 @@ impl Checkpoint {
         Ok(QuantizedMatrix { weight, bias })
     }
 
-    /// Scales `[o, groups]` from `[groups, o]` in the file; f16 if they are stored in it and the device
-    /// supports it, else f32.
+    /// Scales `[o, groups]` from `[groups, o]` in the file; f16 if they are stored in it and the
+    /// device supports it, else f32.
     fn scales(&mut self, name: &str, device: &Device) -> Result<Tensor<2>, ModelError> {
         let dtype = match self.type_of(name)? {
             Dtype::F16 => self.type_on(WeightType::F16, device),
@@ -163,8 +164,8 @@ fn words(stored: &[i32], outputs: usize, bits: usize, order: Option<&[i32]>) -> 
     words
 }
 
-/// Repacks zeros `[groups, o * bits / 32]`, packed along the outputs, to `[o, groups * bits / 32]`, packed
-/// along the groups. The file holds each zero minus 1.
+/// Repacks zeros `[groups, o * bits / 32]`, packed along the outputs, to `[o, groups * bits / 32]`,
+/// packed along the groups. The file holds each zero minus 1.
 fn zeros(stored: &[i32], outputs: usize, groups: usize, bits: usize) -> Vec<i32> {
     let (values, mask) = (32 / bits, (1u32 << bits) - 1);
     let (from, to) = (outputs / values, groups.div_ceil(values));

@@ -18,8 +18,8 @@ pub struct Initial {
     pub matrices: f64,
     /// Standard deviation of the embedding.
     pub embedding: f64,
-    /// Standard deviation of the LM head. It starts as a scaled copy of the embedding, so that tokens
-    /// which attention copies are predicted from the start.
+    /// Standard deviation of the LM head. It starts as a scaled copy of the embedding, so that
+    /// tokens which attention copies are predicted from the start.
     pub head: f64,
     /// Offsets of positional heads, layer by layer: query and key biases make such a head attend
     /// `offset` tokens back before anything is learned. A head that sees the previous token is the
@@ -29,9 +29,9 @@ pub struct Initial {
     pub offset_bias: f64,
     /// Number of planes of a positional head that have a bias; the fastest ones.
     pub offset_planes: usize,
-    /// Fading heads, layer by layer: the nats by which the logits of a head fall from the query's own
-    /// position to the trained length, before anything is learned. ALiBi (arXiv 2108.12409) in the form of
-    /// rotary biases: a quarter of a wave in [`fade_plane`](Initial::fade_plane).
+    /// Fading heads, layer by layer: the nats by which the logits of a head fall from the query's
+    /// own position to the trained length, before anything is learned. ALiBi (arXiv 2108.12409) in
+    /// the form of rotary biases: a quarter of a wave in [`fade_plane`](Initial::fade_plane).
     pub fades: Vec<Vec<f64>>,
 }
 
@@ -96,9 +96,9 @@ impl<'a> InitialSource<'a> {
         values
     }
 
-    /// Biases of q, k and v, one after the other. To the product of a query at `i` and a key at `j` they
-    /// add, for an offset `o`, the sum over planes of `bias^2 cos((i - j - o) theta)`, largest at
-    /// `j = i - o`; for a fade, the same in one plane with `o` three quarters of a turn:
+    /// Biases of q, k and v, one after the other. To the product of a query at `i` and a key at `j`
+    /// they add, for an offset `o`, the sum over planes of `bias^2 cos((i - j - o) theta)`, largest
+    /// at `j = i - o`; for a fade, the same in one plane with `o` three quarters of a turn:
     /// `-bias^2 sin((i - j) theta)`.
     fn attention_bias(&self, layer: usize) -> Vec<f32> {
         let (width, d) = (self.config.hidden_size, self.config.head_dim);

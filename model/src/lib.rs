@@ -1,12 +1,13 @@
-//! RoPE language models: checkpoints as published on the Hugging Face hub, forward pass, decoding and
-//! training.
+//! RoPE language models: checkpoints as published on the Hugging Face hub, forward pass, decoding
+//! and training.
 //!
-//! [`Transformer::load`] opens a folder with `config.json` and safetensors; [`Transformer::plan`] plans
-//! passes of one length under a context-scaling method, and [`Transformer::nll`] scores tokens. No
-//! state is kept between passes. [`Decoder`] reads a sequence piece by piece with a cache, [`Sampler`]
-//! draws the next token, and [`Trainer`] trains a model.
+//! [`Transformer::load`] opens a folder with `config.json` and safetensors; [`Transformer::plan`]
+//! plans passes of one length under a context-scaling method, and [`Transformer::nll`] scores
+//! tokens. No state is kept between passes. [`Decoder`] reads a sequence piece by piece with a
+//! cache, [`Sampler`] draws the next token, and [`Trainer`] trains a model.
 //!
-//! What differs between model families is in [`families`]: one file each, and one word in a registry.
+//! What differs between model families is in [`families`]: one file each, and one word in a
+//! registry.
 
 mod block;
 mod checkpoint;

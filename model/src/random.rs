@@ -1,5 +1,5 @@
-//! Writes checkpoints of any shape with random weights, for tests and for measuring speed and memory,
-//! which do not depend on the values.
+//! Writes checkpoints of any shape with random weights, for tests and for measuring speed and
+//! memory, which do not depend on the values.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -126,10 +126,10 @@ impl RandomValues {
     }
 }
 
-/// Writes `config.json` and safetensors with uniformly drawn weights of the scale that keeps a random
-/// network's activations at about 1. Matrices are packed if the config says so; everything else is
-/// stored in `dtype`. Shards hold at most `shard_bytes` where tensors are not larger; a single shard
-/// has no index.
+/// Writes `config.json` and safetensors with uniformly drawn weights of the scale that keeps a
+/// random network's activations at about 1. Matrices are packed if the config says so; everything
+/// else is stored in `dtype`. A shard holds at most `shard_bytes`, or one larger tensor; a single
+/// shard has no index.
 ///
 /// # Errors
 /// A file cannot be written.

@@ -3,8 +3,8 @@
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-/// Draws the next token, after repetition penalty, temperature, top-k and top-p in this order, which is
-/// that of Hugging Face's `generate` (transformers, `generation/logits_process.py`).
+/// Draws the next token, after repetition penalty, temperature, top-k and top-p in this order,
+/// which is that of Hugging Face's `generate` (transformers, `generation/logits_process.py`).
 #[derive(Clone, Debug)]
 pub struct Sampler {
     /// Divides the logits; 0 takes the most probable token and ignores top-k and top-p.

@@ -23,8 +23,8 @@ pub(crate) trait Source {
 
 /// Takes the parameters of a model from a source, one after the other.
 ///
-/// They are numbered in the order of the forward pass, so that an optimiser's state saved by another
-/// process refers to the same ones.
+/// They are numbered in the order of the forward pass, so that an optimiser's state saved by
+/// another process refers to the same ones.
 pub(crate) struct Parameters<'a, S> {
     source: &'a mut S,
     parameters: Peekable<IntoIter<Parameter>>,
@@ -113,5 +113,122 @@ impl Source for CheckpointSource<'_> {
             .checkpoint
             .packed(matrix, quantization, has_bias, self.device);
         packed.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longspan_attention::Method;
+    use longspan_rope::{Length, Variant};
+    use serde_json::Value;
+
+    use crate::families::{Layout, ModelFamily, QkvNames};
+    use crate::{ConfigFields, Quantization, Transformer, shape, write_checkpoint};
+
+    use super::*;
+
+    /// Llama's names: q, k and v apart, no biases; the embedding is the head.
+    struct Apart;
+
+    impl Variant for Apart {
+        fn name(&self) -> &'static str {
+            "apart"
+        }
+    }
+
+    impl ModelFamily for Apart {
+        fn read(&self, _: &mut ConfigFields) -> Result<Architecture, ModelError> {
+            unreachable!("not in the registry")
+        }
+
+        fn to_json(&self, _: &Architecture) -> Value {
+            serde_json::json!({"model_type": "apart"})
+        }
+
+        fn layout(&self, _: &Architecture) -> Layout {
+            Layout {
+                embedding: "model.embed_tokens",
+                layers: "model.layers",
+                attention_norm: "input_layernorm",
+                qkv: QkvNames::Separate(["q_proj", "k_proj", "v_proj"]),
+                qkv_bias: false,
+                output: "o_proj",
+                mlp_norm: "post_attention_layernorm",
+                up: "up_proj",
+                gate: "gate_proj",
+                down: "down_proj",
+                norm: "model.norm",
+                head: None,
+            }
+        }
+
+        fn shapes(&self) -> &'static [(&'static str, Architecture)] {
+            &[]
+        }
+    }
+
+    fn apart() -> Architecture {
+        Architecture {
+            family: &Apart,
+            layers: 2,
+            ..shape("micro").unwrap()
+        }
+    }
+
+    /// Values of every parameter; zero biases, and the embedding as head.
+    fn values(architecture: &Architecture) -> Vec<Vec<f32>> {
+        let mut values: Vec<Vec<f32>> = Vec::new();
+        for parameter in architecture.parameters() {
+            let len = parameter.shape().iter().product::<usize>();
+            // Alike for both families.
+            let seed = parameter.layer.map_or(0, |layer| layer + 1) * 16 + parameter.role as usize;
+            let wave = |i: usize| (0.37 * (i * (seed + 3)) as f32).sin();
+            values.push(match parameter.role {
+                Role::Head => values[0].clone(),
+                Role::QkvBias => vec![0.0; len],
+                Role::AttentionNorm | Role::MlpNorm | Role::FinalNorm => vec![1.0; len],
+                _ => (0..len).map(|i| 0.1 * wave(i)).collect(),
+            });
+        }
+        values
+    }
+
+    #[test]
+    fn separate_matrices_without_bias_and_tied_embeddings_are_the_same_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids: Vec<u32> = (0..40).map(|i| i * i % 464).collect();
+        let qwen = Architecture {
+            family: shape("micro").unwrap().family,
+            ..apart()
+        };
+        let nll = [qwen, apart()].map(|architecture| {
+            let folder = folder.path().join(architecture.family.name());
+            let values = values(&architecture);
+            write_checkpoint(&folder, &architecture, values, WeightType::F32).unwrap();
+            let checkpoint = Checkpoint::with_config(&folder, architecture).unwrap();
+            let model = Transformer::from_checkpoint(checkpoint, None, &Device::flex()).unwrap();
+            let plan = model
+                .plan(&Method::named("plain"), Length::whole(40))
+                .unwrap();
+            model.nll(&ids, &plan).unwrap()
+        });
+        assert!(nll[0].iter().any(|&x| (x - nll[0][0]).abs() > 0.1));
+        assert_eq!(nll[0], nll[1]);
+    }
+
+    #[test]
+    fn packed_matrices_apart_are_refused() {
+        let mut architecture = apart();
+        architecture.quantization = Some(Quantization {
+            bits: 4,
+            group_size: None,
+            desc_act: false,
+        });
+        let error = architecture.check_packing("config.json".as_ref());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("config.json") && error.contains("apart"),
+            "{error}"
+        );
     }
 }

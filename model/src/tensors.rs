@@ -162,9 +162,10 @@ impl Architecture {
     }
 }
 
-/// The tensors of a packed matrix `[o, i]`. AutoGPTQ writes `qweight` `[i * bits / 32, o]`, `qzeros`
-/// `[groups, o * bits / 32]`, `scales` `[groups, o]` and `g_idx` `[i]`, and gives every matrix a `bias`
-/// `[o]`; that of a matrix which has a bias in the model (`has_bias`) is a parameter of its own.
+/// The tensors of a packed matrix `[o, i]`. AutoGPTQ writes `qweight` `[i * bits / 32, o]`,
+/// `qzeros` `[groups, o * bits / 32]`, `scales` `[groups, o]` and `g_idx` `[i]`, and gives every
+/// matrix a `bias` `[o]`; that of a matrix which has a bias in the model (`has_bias`) is a
+/// parameter of its own.
 fn packed_tensors(
     matrix: &str,
     shape: &[usize],

@@ -149,12 +149,12 @@ impl Trainer {
         }
     }
 
-    /// One step under a method, with the gradients of all batches added up. All sequences of a batch
-    /// have the same length.
+    /// One step under a method, with the gradients of all batches added up. All sequences of a
+    /// batch have the same length.
     ///
     /// # Errors
-    /// The method does not fit the model; a token is outside the vocabulary; the loss or the gradient
-    /// is not finite. The parameters are then unchanged.
+    /// The method does not fit the model; a token is outside the vocabulary; the loss or the
+    /// gradient is not finite. The parameters are then unchanged.
     pub fn step(
         &mut self,
         batches: &[Vec<Sequence>],

@@ -16,9 +16,9 @@ use crate::source::{CheckpointSource, Parameters, Source};
 use crate::tensors::Role;
 use crate::{Architecture, Checkpoint, ModelError, WeightType};
 
-/// How many sequences of `tokens` tokens go through a pass together: as many as fill the feed-forward
-/// layer's block of rows. The shortest sequences go alone, because kernels add up few rows in another
-/// order than many, and a result must not depend on which sequences share the pass.
+/// How many sequences of `tokens` tokens go through a pass together: as many as fill the
+/// feed-forward layer's block of rows. The shortest sequences go alone, because kernels add up few
+/// rows in another order than many, and a result must not depend on which sequences share the pass.
 pub fn sequences_together(tokens: usize) -> usize {
     if tokens <= longspan_kernels::FEW_ROWS {
         1
@@ -69,8 +69,8 @@ impl PassPlan {
 }
 
 impl Transformer {
-    /// Loads a folder. Matrices are held in `dtype`, or in the type of the files if it is `None`, as it
-    /// must be for packed matrices; norms and biases are held in f32.
+    /// Loads a folder. Matrices are held in `dtype`, or in the type of the files if it is `None`,
+    /// as it must be for packed matrices; norms and biases are held in f32.
     ///
     /// # Errors
     /// The folder, a file or a value is not as it should be; the device does not support the type.
@@ -159,8 +159,9 @@ impl Transformer {
         &self.info.digest
     }
 
-    /// Sets the type of the activations; matrix instructions of GPUs ask for 16 bits. Norms, softmax, sums
-    /// and losses stay in f32, and matrices of another type are converted for each product.
+    /// Sets the type of the activations; matrix instructions of GPUs ask for 16 bits. Norms,
+    /// softmax, sums and losses stay in f32, and matrices of another type are converted for each
+    /// product.
     ///
     /// # Errors
     /// The device does not compute in the type; the CPU computes in f32 only.
@@ -176,8 +177,8 @@ impl Transformer {
         Ok(self)
     }
 
-    /// The types that results of this model depend on: that of the layers' matrices, and that of the
-    /// activations if it is not f32.
+    /// The types that results of this model depend on: that of the layers' matrices, and that of
+    /// the activations if it is not f32.
     pub fn types(&self) -> String {
         match self.info.activations {
             WeightType::F32 => self.info.matrices.to_owned(),
@@ -199,9 +200,9 @@ impl Transformer {
         Ok(PassPlan::new(&plans, length.total, &self.info.device))
     }
 
-    /// Negative log likelihood, in nats, of tokens `1..n` of a sequence (`n` = the plan's length), each
-    /// given all tokens before it: `n - 1` values. `ids` may hold several sequences, one after the
-    /// other, and so does the result; no sequence affects another's values.
+    /// Negative log likelihood, in nats, of tokens `1..n` of a sequence (`n` = the plan's length),
+    /// each given all tokens before it: `n - 1` values. `ids` may hold several sequences, one after
+    /// the other, and so does the result; no sequence affects another's values.
     ///
     /// # Errors
     /// [`ModelError::Token`] for an id outside the vocabulary.
@@ -224,9 +225,10 @@ impl Transformer {
             .collect())
     }
 
-    /// The most likely token after each position in `rows` of a pass over `ids`, the lowest id among
-    /// equals; `None` where a logit is not finite. Rows count through all sequences of `ids`, as in
-    /// [`nll`](Transformer::nll). All logits of the rows are held at once, so `rows` should be short.
+    /// The most likely token after each position in `rows` of a pass over `ids`, the lowest id
+    /// among equals; `None` where a logit is not finite. Rows count through all sequences of `ids`,
+    /// as in [`nll`](Transformer::nll). All logits of the rows are held at once, so `rows` should
+    /// be short.
     ///
     /// # Errors
     /// [`ModelError::Token`] for an id outside the vocabulary.
@@ -263,8 +265,8 @@ impl Transformer {
         })
     }
 
-    /// [`Transformer::hidden`] of sequences of `n` tokens, with attention done by `attend`: it is given the
-    /// layer and un-rotated `q`, `k` and `v` `[b, h, n, d]`.
+    /// [`Transformer::hidden`] of sequences of `n` tokens, with attention done by `attend`: it is
+    /// given the layer and un-rotated `q`, `k` and `v` `[b, h, n, d]`.
     pub(crate) fn hidden_with(
         &self,
         ids: &[u32],

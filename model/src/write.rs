@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{Architecture, ModelError, WeightType};
 
-/// Writes `config.json` and `model.safetensors` with the given values of every parameter, in the order
-/// of the forward pass; matrices in `dtype`, vectors in f32.
+/// Writes `config.json` and `model.safetensors` with the given values of every parameter, in the
+/// order of the forward pass; matrices in `dtype`, vectors in f32.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -107,8 +107,8 @@ pub(crate) fn store(x: f32, dtype: WeightType, bytes: &mut [u8]) {
     }
 }
 
-/// Writes a safetensors file, with one tensor in memory at a time. `safetensors::serialize_to_file` does
-/// the same, but its files can be read by their owner only.
+/// Writes a safetensors file, with one tensor in memory at a time. `safetensors::serialize_to_file`
+/// does the same, but its files can be read by their owner only.
 pub(crate) fn write_safetensors<V: View>(
     path: &Path,
     mut tensors: Vec<(String, V)>,

@@ -1,5 +1,6 @@
 //! What every model family of the registry must satisfy. A new family fails here until
-//! `tests/golden/families/NAME.txt` at the workspace root names its checkpoints with reference values.
+//! `tests/golden/families/NAME.txt` at the workspace root names its checkpoints with reference
+//! values.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -100,8 +101,8 @@ fn unknown_families_and_fields_are_named() {
     }
 }
 
-/// Keys of records contain the digest, so neither the text of `config.json` nor the reading order may
-/// change.
+/// Keys of records contain the digest, so neither the text of `config.json` nor the reading order
+/// may change.
 #[test]
 fn the_digest_of_a_checkpoint_is_fixed() {
     let folder = tempfile::tempdir().unwrap();
