@@ -6,8 +6,8 @@ use burn::tensor::{Device, Tensor};
 use longspan_attention::Method;
 use longspan_data::{Tokenizer, held_out_articles};
 use longspan_model::{
-    CacheType, DecodeError, DecodeOptions, Decoder, Transformer, Architecture, Sampler, Shape, Stale,
-    WeightType, sequences_together, write_random_checkpoint,
+    Architecture, CacheType, DecodeError, DecodeOptions, Decoder, Sampler, Stale, Transformer,
+    WeightType, sequences_together, shape, write_random_checkpoint,
 };
 use longspan_rope::Length;
 use serde_json::{Value, json};
@@ -190,7 +190,7 @@ fn rotating_again_is_exact_in_one_layer() {
     let config = Architecture {
         layers: 1,
         trained: 32,
-        ..Shape::Micro.config()
+        ..shape("micro").unwrap()
     };
     write_random_checkpoint(dir.path(), &config, WeightType::F32, 3, usize::MAX).unwrap();
     let model = Transformer::load(dir.path(), None, &Device::flex()).unwrap();

@@ -173,7 +173,10 @@ fn main() -> ExitCode {
         // The reader closed the pipe (`head` does); not an error.
         Err(error) if error.chain().any(is_closed_pipe) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(format_args!("error: {error:#}"));
+            match commands::remedy::remedy(&error) {
+                Some(remedy) => tell(format_args!("error: {error:#}; {remedy}")),
+                None => tell(format_args!("error: {error:#}")),
+            }
             ExitCode::from(2)
         }
     }

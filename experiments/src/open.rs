@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use longspan_data::Tokenizer;
-use longspan_model::{Checkpoint, Shape, Transformer, WeightType, write_random_checkpoint};
+use longspan_model::{Checkpoint, Transformer, WeightType, shape, write_random_checkpoint};
 
 /// The shipped model.
 pub const TINY: &str = "builtin:tiny";
@@ -45,7 +45,7 @@ fn write_builtin(path: &str, folder: &Path) -> Result<()> {
             }
         }
         RANDOM => {
-            let config = Shape::Micro.config();
+            let config = shape("micro").expect("a registered shape");
             write_random_checkpoint(folder, &config, WeightType::F32, 0, usize::MAX)?;
         }
         _ => bail!("model path {path} is not known; there are {TINY} and {RANDOM}"),

@@ -1,23 +1,24 @@
-//! A checkpoint folder: which tensor is in which file, and their values, checked one by one.
+//! A checkpoint folder: which file holds which tensor, and the values, each checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
-use memmap2::Mmap;
 use rayon::prelude::*;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
-use crate::quantization::StoredTensor;
-use crate::{ModelError, Architecture, WeightType};
+use crate::convert::{PIECE, Release, convert};
+use crate::shard::ShardFile;
+use crate::tensors::StoredTensor;
+use crate::{Architecture, ModelError, WeightType};
 
-/// An opened folder: its configuration and its mapped files. Values are read when the model is made.
+/// An opened folder: its configuration and its mapped files. Values are read by
+/// [`Transformer::from_checkpoint`](crate::Transformer::from_checkpoint).
 pub struct Checkpoint {
-    /// The model's shape.
+    /// The model's sizes.
     pub config: Architecture,
     /// Fields of `config.json` that are not known and were ignored.
     pub unknown_fields: Vec<String>,
@@ -26,55 +27,6 @@ pub struct Checkpoint {
     /// File of each tensor.
     place: BTreeMap<String, usize>,
     digest: blake3::Hasher,
-}
-
-struct ShardFile {
-    path: PathBuf,
-    map: Mmap,
-}
-
-/// Lets go of bytes of a mapped file that were copied.
-pub(crate) type Release<'a> = dyn Fn(&[u8]) + 'a;
-
-/// Bytes of a tensor that are read together, so that few pages of the file are resident beside the copy: the embedding
-/// of a large vocabulary alone is half a gigabyte.
-const PIECE: usize = 32 << 20;
-
-impl ShardFile {
-    /// The pages under `bytes` need not stay resident.
-    fn release(&self, bytes: &[u8]) {
-        #[cfg(unix)]
-        {
-            let offset = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the map is file-backed and read only, so dropped pages are read again if needed.
-            let _ = unsafe { self.map.unchecked_advise_range(advice, offset, bytes.len()) };
-        }
-        #[cfg(not(unix))]
-        let _ = bytes;
-    }
-
-    fn open(path: PathBuf) -> Result<Self, ModelError> {
-        let file = File::open(&path).map_err(ModelError::io(&path))?;
-        // SAFETY: the map is read only; as with every mapped file, nobody may truncate it meanwhile.
-        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
-        Ok(ShardFile { path, map })
-    }
-
-    fn parse(&self) -> Result<SafeTensors<'_>, ModelError> {
-        if self.map.starts_with(b"version https://git-lfs") {
-            let path = self.path.clone();
-            return Err(ModelError::LfsPointer { path });
-        }
-        SafeTensors::deserialize(&self.map).map_err(self.invalid())
-    }
-
-    fn invalid(&self) -> impl Fn(SafeTensorError) -> ModelError {
-        |error| ModelError::Safetensors {
-            path: self.path.clone(),
-            message: error.to_string(),
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -87,82 +39,50 @@ impl Checkpoint {
     /// `model.safetensors.index.json` and its shards.
     ///
     /// # Errors
-    /// A missing, broken or contradictory file; a tensor that is missing, unused, or of a wrong shape or
-    /// type. Values are checked when they are read.
+    /// A missing, broken or contradictory file; a tensor that is missing, unused, or of a wrong
+    /// shape or type. Values are checked when they are read.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let (config, unknown_fields) = Architecture::from_file(&folder.join("config.json"))?;
-        let index_path = folder.join("model.safetensors.index.json");
-        let single = folder.join("model.safetensors");
-        let mut files = Vec::new();
-        if index_path.exists() && single.exists() {
-            return Err(ModelError::TwoCheckpoints {
-                index: index_path,
-                single,
-            });
-        }
-        if index_path.exists() {
-            let text = std::fs::read_to_string(&index_path).map_err(ModelError::io(&index_path))?;
-            let index: Index = serde_json::from_str(&text).map_err(|e| ModelError::Json {
-                path: index_path.clone(),
-                message: e.to_string(),
-            })?;
-            let shards: BTreeSet<&String> = index.weight_map.values().collect();
-            for shard in shards {
-                let path = folder.join(shard);
-                if !path.exists() {
-                    let names = index.weight_map.iter();
-                    let tensor = names.filter(|entry| entry.1 == shard).map(|entry| entry.0);
-                    return Err(ModelError::MissingShard {
-                        path,
-                        index: index_path,
-                        tensor: tensor.min().cloned().unwrap_or_default(),
-                    });
-                }
-                files.push(ShardFile::open(path)?);
-            }
-        } else if single.exists() {
-            files.push(ShardFile::open(single)?);
-        } else {
-            return Err(ModelError::NoWeights {
-                folder: folder.to_owned(),
-            });
-        }
-        let mut checkpoint = Checkpoint {
-            digest: blake3::Hasher::new(),
-            config,
-            unknown_fields,
-            folder: folder.to_owned(),
-            files,
-            place: BTreeMap::new(),
-        };
-        checkpoint.check_tensors()?;
-        let config = checkpoint.config.to_json().to_string();
-        checkpoint.digest.update(config.as_bytes());
+        let mut checkpoint = Self::with_config(folder, config)?;
+        checkpoint.unknown_fields = unknown_fields;
         Ok(checkpoint)
     }
 
-    /// Takes another trained length than `config.json` has, before any weights are read. The digest is then that of
-    /// a folder which says so itself.
+    /// [`Checkpoint::open`] with another configuration than that of the folder's `config.json`.
+    pub(crate) fn with_config(folder: &Path, config: Architecture) -> Result<Self, ModelError> {
+        let mut checkpoint = Checkpoint {
+            digest: digest_of(&config),
+            config,
+            unknown_fields: Vec::new(),
+            folder: folder.to_owned(),
+            files: shards(folder)?,
+            place: BTreeMap::new(),
+        };
+        checkpoint.check_tensors()?;
+        Ok(checkpoint)
+    }
+
+    /// Replaces the trained length of `config.json`, before any weights are read. The digest is
+    /// that of a folder with this length.
     pub fn set_trained(&mut self, trained: usize) {
         self.config.trained = trained;
-        self.digest = blake3::Hasher::new();
-        let config = self.config.to_json().to_string();
-        self.digest.update(config.as_bytes());
+        self.digest = digest_of(&self.config);
     }
 
     /// Checks names, shapes and types against the config, before any value is read.
     fn check_tensors(&mut self) -> Result<(), ModelError> {
+        let stored = self.config.stored_tensors().into_iter();
         let expected: BTreeMap<String, StoredTensor> =
-            self.config.stored_tensors().into_iter().collect();
+            stored.map(|tensor| (tensor.name.clone(), tensor)).collect();
         for (index, file) in self.files.iter().enumerate() {
             let tensors = file.parse()?;
-            // In the order of names, so that the same fault is always reported first.
+            // Sorted, so that the same fault is always reported first.
             let mut views: Vec<_> = tensors.iter().collect();
             views.sort_by_key(|(name, _)| *name);
             for (tensor, view) in views {
                 let path = file.path.clone();
                 let tensor = tensor.to_owned();
-                let Some(StoredTensor { shape, integer, .. }) = expected.get(&tensor) else {
+                let Some(StoredTensor { shape, content, .. }) = expected.get(&tensor) else {
                     return Err(ModelError::UnusedTensor { path, tensor });
                 };
                 if view.shape() != shape {
@@ -173,16 +93,18 @@ impl Checkpoint {
                         expected: shape.clone(),
                     });
                 }
-                let float = matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16);
-                if !(float && !integer || view.dtype() == Dtype::I32 && *integer) {
+                let (supported, expected): (&[Dtype], _) = if content.is_integer() {
+                    (&[Dtype::I32], "GPTQ packs into I32")
+                } else {
+                    let floats = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+                    (floats, "F32, F16 and BF16 are supported")
+                };
+                if !supported.contains(&view.dtype()) {
                     return Err(ModelError::TensorType {
                         path,
                         tensor,
                         found: format!("{:?}", view.dtype()),
-                        expected: match integer {
-                            true => "I32 is what GPTQ packs in",
-                            false => "F32, F16 and BF16 are supported",
-                        },
+                        expected,
                     });
                 }
                 if let Some(first) = self.place.insert(tensor.clone(), index) {
@@ -207,7 +129,7 @@ impl Checkpoint {
         }
     }
 
-    /// The type in which the files hold the matrices that are not packed; f32 when they hold several.
+    /// The type of the matrices in the files, packed ones aside; f32 if they have several.
     ///
     /// # Errors
     /// A broken file.
@@ -227,12 +149,13 @@ impl Checkpoint {
         })
     }
 
-    /// The type in which a model holds the matrices that are not packed, from the one asked for.
+    /// The type of the matrices in memory, packed ones aside: the one requested, or else that of
+    /// the files.
     ///
     /// # Errors
-    /// A type for a model whose matrices are packed; a broken file.
-    pub fn matrix_type(&self, asked: Option<WeightType>) -> Result<WeightType, ModelError> {
-        match (asked, self.config.quantization) {
+    /// A type was requested, but the matrices are packed; a broken file.
+    pub fn matrix_type(&self, requested: Option<WeightType>) -> Result<WeightType, ModelError> {
+        match (requested, self.config.quantization) {
             (Some(dtype), None) => Ok(dtype),
             (Some(dtype), Some(_)) => Err(ModelError::PackedType {
                 folder: self.folder.clone(),
@@ -242,8 +165,8 @@ impl Checkpoint {
         }
     }
 
-    /// The type, or f32, which has all its values, where the device does not compute in it.
-    pub(crate) fn known_type(&self, dtype: WeightType, device: &Device) -> WeightType {
+    /// `dtype`, or f32 if the device does not compute in it; f32 holds all its values.
+    pub(crate) fn type_on(&self, dtype: WeightType, device: &Device) -> WeightType {
         let types = [DType::F32, dtype.into()];
         match longspan_kernels::supported(device, self.config.head_dim, &types) {
             Ok(()) => dtype,
@@ -251,7 +174,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether a file holds a tensor.
+    /// True if a file holds a tensor.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.place.contains_key(name)
     }
@@ -261,7 +184,7 @@ impl Checkpoint {
         self.files[self.place[name]].path.clone()
     }
 
-    /// The type in which a file holds a tensor.
+    /// The type of a tensor in its file.
     pub(crate) fn type_of(&self, name: &str) -> Result<Dtype, ModelError> {
         let file = &self.files[self.place[name]];
         let tensors = file.parse()?;
@@ -290,10 +213,10 @@ impl Checkpoint {
         Ok(taken)
     }
 
-    /// Reads a tensor onto a device, in the type asked for.
+    /// Reads a tensor onto a device, in the given type.
     ///
     /// # Errors
-    /// [`ModelError::NonFinite`] or [`ModelError::Overflow`] on a bad value.
+    /// [`ModelError::NonFinite`] or [`ModelError::Overflow`] for a bad value.
     pub(crate) fn tensor<const D: usize>(
         &mut self,
         name: &str,
@@ -344,65 +267,57 @@ impl Checkpoint {
         })
     }
 
-    /// Digest of the configuration and of every tensor read so far, in reading order; the same for the
-    /// same weights in other shards.
+    /// Digest of the configuration and of every tensor read so far, in reading order. It does not
+    /// depend on how the tensors are spread over shards.
     pub(crate) fn digest(&self) -> String {
         self.digest.finalize().to_hex().to_string()
     }
 }
 
-/// A type that weights can be held in.
-trait Held: Copy + Send + Sync + Default + burn::tensor::Element {
-    fn from_f32(x: f32) -> Self;
-    fn to_f32(self) -> f32;
+/// A digest of the configuration and no tensors.
+fn digest_of(config: &Architecture) -> blake3::Hasher {
+    let mut digest = blake3::Hasher::new();
+    digest.update(config.to_json().to_string().as_bytes());
+    digest
 }
 
-macro_rules! held {
-    ($type:ty, $from:expr, $to:expr) => {
-        impl Held for $type {
-            fn from_f32(x: f32) -> Self {
-                $from(x)
-            }
-            fn to_f32(self) -> f32 {
-                $to(self)
-            }
-        }
-    };
-}
-held!(f32, |x| x, |x| x);
-held!(bf16, bf16::from_f32, bf16::to_f32);
-held!(f16, f16::from_f32, f16::to_f32);
-
-/// Converts little-endian values; on a value that is not finite, before or after, its index and what
-/// the file holds.
-fn convert<T: Held>(bytes: &[u8], from: Dtype, release: &Release) -> Result<Bytes, (usize, f32)> {
-    let read: fn(&[u8]) -> f32 = match from {
-        Dtype::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        Dtype::BF16 => |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-        _ => |b| f16::from_le_bytes([b[0], b[1]]).to_f32(),
-    };
-    let size = if from == Dtype::F32 { 4 } else { 2 };
-    let mut values = vec![T::default(); bytes.len() / size];
-    const TASK: usize = 1 << 16;
-    let pieces = values.chunks_mut(PIECE / size).zip(bytes.chunks(PIECE));
-    for (piece, (values, bytes)) in pieces.enumerate() {
-        let first = piece * (PIECE / size);
-        values
-            .par_chunks_mut(TASK)
-            .zip(bytes.par_chunks(TASK * size))
-            .enumerate()
-            .try_for_each(|(task, (values, bytes))| {
-                let values = values.iter_mut().zip(bytes.chunks_exact(size));
-                for (i, (value, bytes)) in values.enumerate() {
-                    let x = read(bytes);
-                    *value = T::from_f32(x);
-                    if !value.to_f32().is_finite() {
-                        return Err((first + task * TASK + i, x));
-                    }
-                }
-                Ok(())
-            })?;
-        release(bytes);
+/// Opens the safetensors files of a folder.
+fn shards(folder: &Path) -> Result<Vec<ShardFile>, ModelError> {
+    let index_path = folder.join("model.safetensors.index.json");
+    let single = folder.join("model.safetensors");
+    match (index_path.exists(), single.exists()) {
+        (true, true) => Err(ModelError::TwoCheckpoints {
+            index: index_path,
+            single,
+        }),
+        (false, true) => Ok(vec![ShardFile::open(single)?]),
+        (false, false) => Err(ModelError::NoWeights {
+            folder: folder.to_owned(),
+        }),
+        (true, false) => indexed_shards(folder, index_path),
     }
-    Ok(Bytes::from_elems(values))
+}
+
+fn indexed_shards(folder: &Path, index_path: PathBuf) -> Result<Vec<ShardFile>, ModelError> {
+    let text = std::fs::read_to_string(&index_path).map_err(ModelError::io(&index_path))?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| ModelError::Json {
+        path: index_path.clone(),
+        message: e.to_string(),
+    })?;
+    let names: BTreeSet<&String> = index.weight_map.values().collect();
+    let mut files = Vec::new();
+    for name in names {
+        let path = folder.join(name);
+        if !path.exists() {
+            let mut tensors = index.weight_map.iter();
+            let tensor = tensors.find(|(_, file)| *file == name);
+            return Err(ModelError::MissingShard {
+                path,
+                index: index_path,
+                tensor: tensor.map(|(tensor, _)| tensor.clone()).unwrap_or_default(),
+            });
+        }
+        files.push(ShardFile::open(path)?);
+    }
+    Ok(files)
 }

@@ -1,4 +1,4 @@
-//! Reading a sequence piece by piece: keys and values of what was read are kept.
+//! Reads a sequence piece by piece, with a cache of keys and values.
 
 use std::ops::Range;
 
@@ -7,32 +7,34 @@ use longspan_attention::{Kept, Method, PlanError, Plans};
 use longspan_kernels::{CacheType, KeyTables, LayerCache};
 use longspan_rope::Length;
 
-use crate::{ModelError, Transformer};
+use crate::sample::largest;
+use crate::{Architecture, ModelError, Transformer};
 
-/// Tokens that go through the model together: bounds what a long prompt needs beside the cache.
+/// Tokens that go through the model together; bounds the memory of a long prompt besides the cache.
 const CHUNK: usize = 2048;
 
-/// What to do when the method gives the tokens that were read other frequencies, positions or scales than they had, as
-/// dynamic NTK does each time the length passes a power of two.
+/// What to do with tokens that were read under other frequencies, positions or scales than the
+/// method gives them at the new length. Dynamic NTK changes them each time the length passes a
+/// power of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stale {
-    /// Read them again under the new ones: the result is that of one pass over all tokens. A method whose
-    /// frequencies change with every token reads everything again at every token.
+    /// Read them again: the result equals that of one pass over all tokens. Under a method whose
+    /// frequencies change with every token, everything is read again at every token.
     #[default]
     Recompute,
-    /// Rotate their keys by the new ones and keep the rest: keys and values of the upper layers are then those of the
-    /// shorter sequence.
+    /// Rotate the cached keys by the new frequencies. Above the first layer, keys and values stay
+    /// those of the shorter sequence.
     Rotate,
 }
 
-/// How a [`Decoder`] keeps what it reads.
+/// Options of a [`Decoder`].
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeOptions {
     /// Type of the cache.
     pub cache: CacheType,
-    /// What to do when the method changes its mind about what was read.
+    /// What to do with tokens that the method treats differently at the new length.
     pub stale: Stale,
-    /// Most tokens of a sequence.
+    /// Largest number of tokens of a sequence.
     pub capacity: usize,
 }
 
@@ -44,7 +46,7 @@ pub struct Decoder<'a> {
     layers: Vec<LayerCache>,
     tables: KeyTables,
     ids: Vec<u32>,
-    /// The length under which they were read.
+    /// The length under which `ids` were read.
     length: Length,
 }
 
@@ -57,18 +59,18 @@ pub enum DecodeError {
     /// An id outside the vocabulary.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The device does not hold such a cache.
-    #[error("a cache in {cache}, on this device: {reason}; give --kv f32, or --device cpu")]
+    /// The device does not support a cache of this type.
+    #[error("a cache in {cache} on this device: {reason}")]
     Cache {
         /// Type of the cache.
         cache: &'static str,
         /// What is missing.
         reason: longspan_kernels::KernelError,
     },
-    /// There is no room left.
+    /// The cache is full.
     #[error("{tokens} tokens, and the cache has room for {capacity}")]
     Full {
-        /// Tokens of the sequence with those that should be read.
+        /// Tokens of the sequence, including those that were to be read.
         tokens: usize,
         /// [`DecodeOptions::capacity`].
         capacity: usize,
@@ -76,10 +78,10 @@ pub enum DecodeError {
 }
 
 impl<'a> Decoder<'a> {
-    /// Nothing read yet. Memory for the whole capacity is taken now.
+    /// An empty sequence. Allocates the cache for the whole capacity.
     ///
     /// # Errors
-    /// When the method's windows do not fit the model's layers, or the device does not hold the type of the cache.
+    /// The method does not fit the model, or the device does not support the type of the cache.
     pub fn new(
         model: &'a Transformer,
         method: &Method,
@@ -104,19 +106,16 @@ impl<'a> Decoder<'a> {
             layers: kept.into_iter().map(layer).collect(),
             tables: KeyTables::new(options.capacity, &device),
             ids: Vec::new(),
-            length: Length {
-                total: 0,
-                prefill: 0,
-            },
+            length: Length::whole(0),
         })
     }
 
-    /// Bytes of the keys and values of a cache, all layers together.
+    /// Bytes of the cache of all layers.
     ///
     /// # Errors
-    /// When the method's windows do not fit the model's layers.
+    /// The method does not fit the model.
     pub fn cache_bytes(
-        config: &crate::Architecture,
+        config: &Architecture,
         method: &Method,
         options: DecodeOptions,
     ) -> Result<u64, PlanError> {
@@ -125,7 +124,7 @@ impl<'a> Decoder<'a> {
         let room =
             |kept: Kept| LayerCache::room(capacity, CHUNK.min(capacity), kept.last, kept.first);
         let layers = method.kept(&config.geometry())?.into_iter();
-        // A capacity may be anything that a user asks for.
+        // The capacity comes from the user and may be huge.
         let bytes = layers.map(|kept| (room(kept) as u64).saturating_mul(row as u64));
         Ok(bytes.fold(0, u64::saturating_add))
     }
@@ -135,9 +134,10 @@ impl<'a> Decoder<'a> {
         &self.ids
     }
 
-    /// Reads a prompt from the start of the sequence, as one first call: what it has in common with what was read before
-    /// is kept where it can be. Returns the hidden states `[n, hidden_size]` of its last tokens: one at least, and no more than
-    /// go through the model together, since all of a long prompt's would take as much as its cache.
+    /// Reads a prompt from the start of the sequence, as its first call. Reuses the cache of a
+    /// common prefix with what was read before, where a window has not dropped any of it. Returns
+    /// the hidden states `[n, hidden_size]` of the last tokens: at least one, at most the last
+    /// chunk, since those of a long prompt would take as much memory as its cache.
     ///
     /// # Errors
     /// [`DecodeError`].
@@ -155,20 +155,20 @@ impl<'a> Decoder<'a> {
         self.read(&new, ids.len(), false)
     }
 
-    /// Goes back to the first `tokens`, or to none where a window has dropped some of them.
+    /// Goes back to the first `tokens`, or to the start if a window has dropped some of them.
     fn rewind(&mut self, tokens: usize) {
         if tokens < self.ids.len() {
             let whole = self.layers.iter().all(LayerCache::is_whole);
             let kept = if whole { tokens } else { 0 };
-            self.layers
-                .iter_mut()
-                .for_each(|layer| layer.truncate(kept));
+            for layer in &mut self.layers {
+                layer.truncate(kept);
+            }
             self.ids.truncate(kept);
         }
     }
 
-    /// Reads further tokens; returns their hidden states `[n, hidden_size]` after the last norm. The first call, and
-    /// each [`prompt`](Decoder::prompt), are what methods with `freeze = "prefill"` go by.
+    /// Reads further tokens; returns their hidden states `[n, hidden_size]` after the last norm.
+    /// The first call and each [`prompt`](Decoder::prompt) set the prefill length of the sequence.
     ///
     /// # Errors
     /// [`DecodeError`].
@@ -180,7 +180,7 @@ impl<'a> Decoder<'a> {
         self.read(ids, prefill, true)
     }
 
-    /// Reads tokens; returns the hidden states of all of them, or of the last ones.
+    /// Reads tokens; returns the hidden states of all of them, or of those of the last chunk.
     fn read(&mut self, ids: &[u32], prefill: usize, all: bool) -> Result<Tensor<2>, DecodeError> {
         let (read, total) = (self.ids.len(), self.ids.len() + ids.len());
         let capacity = self.options.capacity;
@@ -203,7 +203,7 @@ impl<'a> Decoder<'a> {
         for start in (from..total).step_by(CHUNK) {
             let tokens = start..(start + CHUNK).min(total);
             let new = self.pass(tokens.clone(), length)?;
-            // Of tokens that were read again, nobody asked for the result.
+            // Hidden states of tokens that were read again are not part of the result.
             if tokens.end > read {
                 if !all {
                     hidden.clear();
@@ -215,11 +215,11 @@ impl<'a> Decoder<'a> {
         Ok(Tensor::cat(hidden, 0))
     }
 
-    /// Whether a token would be treated in another way than it was, as part of a sequence of this length.
+    /// True if the method treats a token differently at `length` than when it was read.
     fn is_stale(&self, token: usize, length: Length) -> Result<bool, PlanError> {
         let was = self.plan(self.length, token..token + 1)?;
         let now = self.plan(length, token..token + 1)?;
-        // The sequence may have become shorter since (`rewind`).
+        // Either may be the longer sequence: `rewind` shortens it.
         Ok(!(was.is_prefix_of(&now) || now.is_prefix_of(&was)))
     }
 
@@ -240,7 +240,13 @@ impl<'a> Decoder<'a> {
         Ok(self.model.hidden_with(&self.ids[tokens], n, attend)?)
     }
 
-    /// Logits `[vocab_size]` after the last of some hidden states `[n, hidden_size]`.
+    /// The most likely token after the last of the hidden states `[n, hidden_size]`, the lowest id
+    /// among equals; `None` if a logit is not finite.
+    pub fn most_likely(&self, hidden: Tensor<2>) -> Option<u32> {
+        largest(&self.logits(hidden))
+    }
+
+    /// Logits `[vocab_size]` after the last of the hidden states `[n, hidden_size]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
         let [n, width] = hidden.dims();
         let logits = self.model.logits(hidden.slice([n - 1..n, 0..width]));

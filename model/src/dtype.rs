@@ -1,12 +1,10 @@
-//! The types in which weights are held.
+//! Types of weights and activations.
 
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
-use crate::Quantization;
-
-/// The type in which matrices are held in memory, where arithmetic on the CPU is f32 all the same, and that of
-/// activations on a GPU.
+/// The type of the matrices in memory, or of the activations on a GPU. The CPU computes in f32
+/// whatever the type of the matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
@@ -54,14 +52,5 @@ impl std::str::FromStr for WeightType {
         let types = [WeightType::F32, WeightType::Bf16, WeightType::F16];
         let found = types.into_iter().find(|dtype| dtype.name() == name);
         found.ok_or_else(|| "the types are f32, bf16 and f16".to_owned())
-    }
-}
-
-/// What a model's layers hold their matrices in, by name: the type, but for those that are packed.
-pub(crate) fn held(dtype: WeightType, quantization: Option<Quantization>) -> &'static str {
-    match quantization.map(|quantization| quantization.bits) {
-        None => dtype.name(),
-        Some(4) => "int4",
-        Some(_) => "int8",
     }
 }

@@ -1,21 +1,19 @@
-//! What can be wrong with a checkpoint or its input.
+//! Errors of checkpoints, models and training.
 
 use std::path::PathBuf;
 
-/// A user's mistake, or a broken file. Messages name the file and the tensor or key, and both values.
+/// A broken file or an input that does not fit. Messages name the file, the tensor or key, and both
+/// values.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The device does not run the model.
-    #[error(
-        "a model with {what} in {dtype}, on this device: {reason}; if it is the type, give another (model.dtype and \
-         model.activations in a config, --dtype and --activations on the command line), else --device cpu"
-    )]
+    /// The device does not support the model or a type.
+    #[error("a model with {what} in {dtype} on this device: {reason}")]
     Device {
-        /// Weights or activations.
+        /// `weights` or `activations`.
         what: &'static str,
         /// Their type.
         dtype: &'static str,
-        /// What is missing.
+        /// What the device lacks.
         reason: longspan_kernels::KernelError,
     },
     /// A file could not be read or written.
@@ -36,16 +34,14 @@ pub enum ModelError {
         folder: PathBuf,
     },
     /// The folder holds a single file and an index of shards.
-    #[error(
-        "{index} and {single}: two checkpoints in one folder; remove the one that does not belong"
-    )]
+    #[error("{index} and {single}: two checkpoints in one folder; remove one of them")]
     TwoCheckpoints {
         /// The index of the shards.
         index: PathBuf,
         /// The single file.
         single: PathBuf,
     },
-    /// `config.json` or the index is not what it should be.
+    /// `config.json` or the index is not valid, or lacks a field.
     #[error("{path}: {message}")]
     Json {
         /// The file.
@@ -53,7 +49,7 @@ pub enum ModelError {
         /// What is wrong and where.
         message: String,
     },
-    /// A field of `config.json` has a value that this program does not implement.
+    /// A field of `config.json` has a value that is not supported.
     #[error("{path}: {key} = {value}, but {expected}")]
     ConfigValue {
         /// The file.
@@ -65,7 +61,7 @@ pub enum ModelError {
         /// What is supported.
         expected: String,
     },
-    /// A shard that the index names is not there.
+    /// A shard that the index names is missing.
     #[error("{path}: missing, but {index} places {tensor} in it; fetch the shard again")]
     MissingShard {
         /// The shard.
@@ -75,7 +71,7 @@ pub enum ModelError {
         /// One of its tensors.
         tensor: String,
     },
-    /// A stand-in of Git LFS instead of the file itself.
+    /// A pointer of Git LFS instead of the file.
     #[error("{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its folder")]
     LfsPointer {
         /// The file.
@@ -106,7 +102,7 @@ pub enum ModelError {
         tensor: String,
     },
     /// A tensor is in two files.
-    #[error("tensor {tensor} is in {first} and in {second}; remove the file that does not belong")]
+    #[error("tensor {tensor} is in {first} and in {second}; remove one of them")]
     DuplicateTensor {
         /// The tensor.
         tensor: String,
@@ -115,7 +111,7 @@ pub enum ModelError {
         /// The other.
         second: PathBuf,
     },
-    /// A tensor has another shape than `config.json` implies.
+    /// The shape of a tensor differs from the one that `config.json` implies.
     #[error("{path}: tensor {tensor} has shape {found:?}, config.json implies {expected:?}")]
     TensorShape {
         /// The file.
@@ -139,7 +135,7 @@ pub enum ModelError {
         /// What is supported.
         expected: &'static str,
     },
-    /// A packed matrix is not put together as `config.json` says.
+    /// A packed matrix contradicts `config.json`.
     #[error(
         "{path}: tensor {tensor} {message}; the file is damaged, or config.json is another model's"
     )]
@@ -151,21 +147,19 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
-    /// A type was asked for, but the matrices are packed.
+    /// A type was requested, but the matrices are packed.
     #[error(
-        "{folder}: dtype {dtype} is asked for (model.dtype in a config, --dtype of score), but this checkpoint's matrices are \
-         packed by GPTQ and are held as they are; leave dtype out, or give an unquantised checkpoint"
+        "{folder}: dtype {dtype} is requested, but the matrices of this checkpoint are packed by GPTQ, \
+         and only their own type is supported"
     )]
     PackedType {
         /// The checkpoint.
         folder: PathBuf,
-        /// What was asked for.
+        /// The type requested.
         dtype: &'static str,
     },
-    /// Training cannot go on from packed matrices.
-    #[error(
-        "{folder}: a GPTQ checkpoint cannot be trained; give the folder that the training wrote"
-    )]
+    /// Packed matrices cannot be trained.
+    #[error("{folder}: a GPTQ checkpoint cannot be trained")]
     PackedTraining {
         /// The checkpoint.
         folder: PathBuf,
@@ -182,10 +176,10 @@ pub enum ModelError {
         /// The value.
         value: f32,
     },
-    /// A weight does not fit the type it should be held in.
+    /// A weight overflows the type requested.
     #[error(
-        "{path}: tensor {tensor} holds {value} at flat index {index}, which {dtype} cannot hold; \
-         choose a wider dtype"
+        "{path}: tensor {tensor} holds {value} at flat index {index}, which overflows {dtype}; a wider \
+         type is needed"
     )]
     Overflow {
         /// The file.
@@ -196,10 +190,10 @@ pub enum ModelError {
         index: usize,
         /// The value.
         value: f32,
-        /// The type asked for.
+        /// The type requested.
         dtype: &'static str,
     },
-    /// The optimiser's state of a run that should go on.
+    /// The optimiser's state cannot be read or written.
     #[error("{path}: {message}")]
     OptimizerState {
         /// The file.
@@ -207,7 +201,7 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
-    /// A method that does not fit the model.
+    /// The method does not fit the model.
     #[error(transparent)]
     Plan(#[from] longspan_attention::PlanError),
     /// Training diverged.
@@ -220,7 +214,7 @@ pub enum ModelError {
         /// Norm of the gradient.
         gradient_norm: f64,
     },
-    /// A token id that the model does not know.
+    /// A token id outside the vocabulary.
     #[error(
         "token id {id} at position {position} is outside the model's vocabulary of {vocabulary}; \
          the tokens come from another tokenizer"

@@ -1,41 +1,45 @@
-//! Reads the packed matrices of a GPTQ checkpoint (arXiv 2210.17323; the order of values is AutoGPTQ's).
+//! Reads the packed matrices of a GPTQ checkpoint (arXiv 2210.17323, in AutoGPTQ's layout).
 //!
-//! In the file a matrix is packed along its inputs, the lowest bits first, and a word's neighbours belong to other
-//! outputs. In memory a word's neighbours belong to the same output, as the kernels read them, and inputs of one group stand
-//! side by side. Nothing is unpacked further than one value at a time.
+//! In the file a matrix is packed along its inputs, lowest bits first, and neighbouring words
+//! belong to different outputs. In memory neighbouring words belong to the same output, which is
+//! the order the kernels read, and the inputs of a group are neighbours. The matrix as a whole is
+//! never unpacked.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use longspan_kernels::PackedWeight;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::linear::Packed;
+use crate::linear::QuantizedMatrix;
 use crate::quantization::Quantization;
 use crate::{Checkpoint, ModelError, WeightType};
 
-/// Outputs that are repacked together: as many as lie in a line of the cache.
+/// Outputs that are repacked together: one cache line.
 const OUTPUTS: usize = 16;
 
 impl Checkpoint {
-    /// The matrix of a layer, by the name before `.qweight`.
+    /// Reads a packed matrix by its name without `.qweight`. `has_bias`: the model itself has a
+    /// tensor `.bias` of this name, which is not read here.
     ///
     /// # Errors
-    /// A value that is not finite, or a group that is none.
+    /// A value that is not finite; a group that does not exist or has a wrong number of inputs.
     pub(crate) fn packed(
         &mut self,
-        layer: &str,
+        matrix: &str,
         quantization: Quantization,
+        has_bias: bool,
         device: &Device,
-    ) -> Result<Packed, ModelError> {
+    ) -> Result<QuantizedMatrix, ModelError> {
         let bits = quantization.bits;
-        let name = |part: &str| format!("{layer}.{part}");
+        let name = |part: &str| format!("{matrix}.{part}");
         let (shape, qweight) = self.integers(&name("qweight"))?;
         let (inputs, outputs) = (shape[0] * 32 / bits, shape[1]);
         let (_, qzeros) = self.integers(&name("qzeros"))?;
         let scales = self.scales(&name("scales"), device)?;
-        let order = match self.has(&name("g_idx")) {
-            true => self.order(&name("g_idx"), quantization, inputs)?,
-            false => None,
+        let order = if self.has(&name("g_idx")) {
+            self.order(&name("g_idx"), quantization, inputs)?
+        } else {
+            None
         };
         let words = words(&qweight, outputs, bits, order.as_deref());
         let zeros = zeros(&qzeros, outputs, quantization.groups(inputs), bits);
@@ -50,28 +54,34 @@ impl Checkpoint {
                 Tensor::from_data(data, (device, DType::I32))
             }),
         };
-        Ok(Packed {
-            weight,
-            bias: self.bias(&name("bias"), device)?,
-        })
+        let bias = if has_bias {
+            None
+        } else {
+            self.packing_bias(&name("bias"), device)?
+        };
+        Ok(QuantizedMatrix { weight, bias })
     }
 
-    /// `[groups, o]` as stored to `[o, groups]`; in f16 where they are stored so and the device knows the type.
+    /// Scales `[o, groups]` from `[groups, o]` in the file; f16 if they are stored in it and the
+    /// device supports it, else f32.
     fn scales(&mut self, name: &str, device: &Device) -> Result<Tensor<2>, ModelError> {
         let dtype = match self.type_of(name)? {
-            Dtype::F16 => self.known_type(WeightType::F16, device),
+            Dtype::F16 => self.type_on(WeightType::F16, device),
             _ => WeightType::F32,
         };
         let stored: Tensor<2> = self.tensor(name, dtype, device)?;
-        // Through the host, so that the transpose is not a view of the stored order.
+        // Through the host, so that the result is contiguous and not a view.
         let data = stored.transpose().into_data();
         Ok(Tensor::from_data(data, (device, dtype.into())))
     }
 
-    /// What is added to the products; `None` where it is zero, as it is wherever Qwen has none.
-    fn bias(&mut self, name: &str, device: &Device) -> Result<Option<Tensor<1>>, ModelError> {
-        // That of c_attn is a parameter of its own.
-        if name.ends_with("c_attn.bias") || !self.has(name) {
+    /// The bias that GPTQ gives to a matrix without one; `None` if it is absent or zero.
+    fn packing_bias(
+        &mut self,
+        name: &str,
+        device: &Device,
+    ) -> Result<Option<Tensor<1>>, ModelError> {
+        if !self.has(name) {
             return Ok(None);
         }
         let bias: Tensor<1> = self.tensor(name, WeightType::F32, device)?;
@@ -79,7 +89,7 @@ impl Checkpoint {
         Ok((!zero).then_some(bias))
     }
 
-    /// The inputs in the order of their groups, from the group of each; `None` where that is their own order.
+    /// The inputs sorted by group; `None` if they are sorted in the file.
     fn order(
         &mut self,
         name: &str,
@@ -125,7 +135,7 @@ impl Checkpoint {
     }
 }
 
-/// The values of a row side by side: `[i * bits / 32, o]` as stored to `[o, i * bits / 32]`, the inputs in `order`.
+/// Repacks `[i * bits / 32, o]` to `[o, i * bits / 32]`, with the inputs in `order`.
 fn words(stored: &[i32], outputs: usize, bits: usize, order: Option<&[i32]>) -> Vec<i32> {
     let width = stored.len() / outputs;
     let values = 32 / bits;
@@ -154,8 +164,8 @@ fn words(stored: &[i32], outputs: usize, bits: usize, order: Option<&[i32]>) -> 
     words
 }
 
-/// Zeros, of which the file holds one less: `[groups, o * bits / 32]` packed along the outputs to
-/// `[o, groups * bits / 32]` packed along the groups.
+/// Repacks zeros `[groups, o * bits / 32]`, packed along the outputs, to `[o, groups * bits / 32]`,
+/// packed along the groups. The file holds each zero minus 1.
 fn zeros(stored: &[i32], outputs: usize, groups: usize, bits: usize) -> Vec<i32> {
     let (values, mask) = (32 / bits, (1u32 << bits) - 1);
     let (from, to) = (outputs / values, groups.div_ceil(values));
@@ -163,7 +173,7 @@ fn zeros(stored: &[i32], outputs: usize, groups: usize, bits: usize) -> Vec<i32>
     for (o, row) in zeros.chunks_exact_mut(to).enumerate() {
         for g in 0..groups {
             let word = stored[g * from + o / values] as u32;
-            // Less one wrapped around where the zero was 0.
+            // A zero of 0 is stored as the largest value.
             let zero = (word >> (bits * (o % values))).wrapping_add(1) & mask;
             row[g / values] |= (zero << (bits * (g % values))) as i32;
         }

@@ -1,36 +1,37 @@
-//! Parameters before the first step.
+//! Parameters before the first training step.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::qwen::Source;
-use crate::{ModelError, Architecture};
+use crate::source::Source;
+use crate::tensors::{Parameter, Role};
+use crate::{Architecture, ModelError};
 
-/// What the parameters are before the first step.
+/// Distribution of the parameters before the first step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Initial {
-    /// Standard deviation of the matrices. Those that write into the residual stream have
-    /// `1 / sqrt(2 layers)` of it (GPT-2).
+    /// Standard deviation of the matrices; that of those that write into the residual stream is
+    /// divided by `sqrt(2 layers)` (GPT-2).
     pub matrices: f64,
     /// Standard deviation of the embedding.
     pub embedding: f64,
-    /// Standard deviation of the head, which starts as a copy of the embedding scaled to it, so that
-    /// what a head copies is read out from the start.
+    /// Standard deviation of the LM head. It starts as a scaled copy of the embedding, so that
+    /// tokens which attention copies are predicted from the start.
     pub head: f64,
-    /// Offsets of positional heads, layer by layer: heads whose query and key biases make them attend
-    /// `offset` tokens back before anything is learned. A head that sees the previous token is the first half of
-    /// an induction circuit (arXiv 2209.11895), and the one that takes long to form.
+    /// Offsets of positional heads, layer by layer: query and key biases make such a head attend
+    /// `offset` tokens back before anything is learned. A head that sees the previous token is the
+    /// first half of an induction circuit (arXiv 2209.11895), and the half that takes long to form.
     pub offsets: Vec<Vec<usize>>,
-    /// Length of the biases of a positional head in each of its planes.
+    /// Norm of the biases of a positional head in each of its planes.
     pub offset_bias: f64,
-    /// Planes of a positional head that have a bias: the fastest ones.
+    /// Number of planes of a positional head that have a bias; the fastest ones.
     pub offset_planes: usize,
-    /// Fading heads, layer by layer: by how many nats the logits of a head fall with distance, from the query's
-    /// own position to the trained length, before anything is learned. ALiBi (arXiv 2108.12409) said in rotary
-    /// biases: in [`fade_plane`](Initial::fade_plane), a quarter of a wave.
+    /// Fading heads, layer by layer: the nats by which the logits of a head fall from the query's
+    /// own position to the trained length, before anything is learned. ALiBi (arXiv 2108.12409) in
+    /// the form of rotary biases: a quarter of a wave in [`fade_plane`](Initial::fade_plane).
     pub fades: Vec<Vec<f64>>,
 }
 
@@ -49,21 +50,21 @@ impl Default for Initial {
 }
 
 impl Initial {
-    /// The plane in which heads fade: the fastest one that turns by a quarter at most within the trained
-    /// length, so that what falls there never rises again. `None` where all turn further.
+    /// The plane in which heads fade: the fastest one that makes at most a quarter turn within the
+    /// trained length, so that the logits fall monotonically. `None` if all planes turn further.
     pub fn fade_plane(rope_base: f64, head_dim: usize, trained: usize) -> Option<usize> {
         let quarter = std::f64::consts::FRAC_PI_2 / trained as f64;
         (0..head_dim / 2).find(|&plane| theta(rope_base, head_dim, plane) <= quarter)
     }
 }
 
-/// Angle by which a plane turns from one position to the next.
+/// Angle by which a plane turns per position.
 fn theta(rope_base: f64, head_dim: usize, plane: usize) -> f64 {
     rope_base.powf(-2.0 * plane as f64 / head_dim as f64)
 }
 
-/// Parameters drawn one by one.
-pub(crate) struct Drawn<'a> {
+/// Draws the parameters of a new model.
+pub(crate) struct InitialSource<'a> {
     rng: Xoshiro256PlusPlus,
     config: Architecture,
     initial: &'a Initial,
@@ -71,10 +72,10 @@ pub(crate) struct Drawn<'a> {
     device: &'a Device,
 }
 
-impl<'a> Drawn<'a> {
-    /// Draws for a model; the same from the same seed.
+impl<'a> InitialSource<'a> {
+    /// The same seed gives the same parameters.
     pub fn new(config: Architecture, initial: &'a Initial, seed: u64, device: &'a Device) -> Self {
-        Drawn {
+        InitialSource {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             config,
             initial,
@@ -83,7 +84,7 @@ impl<'a> Drawn<'a> {
         }
     }
 
-    /// Normally distributed, by Box and Muller.
+    /// Normally distributed values (Box-Muller).
     fn normal(&mut self, len: usize, deviation: f64) -> Vec<f32> {
         let mut values = Vec::with_capacity(len + 1);
         while values.len() < len {
@@ -95,9 +96,10 @@ impl<'a> Drawn<'a> {
         values
     }
 
-    /// Biases of q, k and v, side by side. To the product of a query at `i` and a key at `j` they add, for
-    /// an offset `o`, the sum over planes of `bias^2 cos((i - j - o) theta)`, largest at `j = i - o`; for a fade, the
-    /// same in one plane with `o` three quarters of a turn: `-bias^2 sin((i - j) theta)`.
+    /// Biases of q, k and v, one after the other. To the product of a query at `i` and a key at `j`
+    /// they add, for an offset `o`, the sum over planes of `bias^2 cos((i - j - o) theta)`, largest
+    /// at `j = i - o`; for a fade, the same in one plane with `o` three quarters of a turn:
+    /// `-bias^2 sin((i - j) theta)`.
     fn attention_bias(&self, layer: usize) -> Vec<f32> {
         let (width, d) = (self.config.hidden_size, self.config.head_dim);
         let mut bias = vec![0f32; 3 * width];
@@ -115,7 +117,7 @@ impl<'a> Drawn<'a> {
         let plane = Initial::fade_plane(self.config.rope_base, d, self.config.trained);
         let fades = self.initial.fades.get(layer).into_iter().flatten();
         for (head, &nats) in fades.enumerate().take(self.config.heads) {
-            let plane = plane.expect("checked where the config is read");
+            let plane = plane.expect("the config is checked before");
             let turned = self.config.trained as f64 * theta(self.config.rope_base, d, plane);
             let length = (nats * (d as f64).sqrt() / turned.sin()).sqrt() as f32;
             bias[head * d + d / 2 + plane] = length;
@@ -125,31 +127,28 @@ impl<'a> Drawn<'a> {
     }
 }
 
-impl Source for Drawn<'_> {
-    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
-        let (_, shape) = (self.config.tensors().into_iter())
-            .find(|tensor| tensor.0 == name)
-            .expect("a model asks for its own tensors");
+impl Source for InitialSource<'_> {
+    fn tensor<const D: usize>(&mut self, parameter: &Parameter) -> Result<Tensor<D>, ModelError> {
+        let shape = parameter.shape();
         let len = shape.iter().product();
-        let layer = || name.split('.').nth(2).and_then(|layer| layer.parse().ok());
-        let values = match name {
-            _ if name.ends_with("wte.weight") => {
+        let values = match parameter.role {
+            Role::Embedding => {
                 let values = self.normal(len, self.initial.embedding);
                 self.embedding = Some(values.clone());
                 values
             }
-            "lm_head.weight" => {
+            Role::Head => {
                 let scale = (self.initial.head / self.initial.embedding) as f32;
                 let embedding = self.embedding.take().expect("the embedding comes first");
                 embedding.into_iter().map(|x| scale * x).collect()
             }
-            _ if name.ends_with("bias") => self.attention_bias(layer().expect("h.LAYER")),
-            _ if D == 1 => vec![1.0; len],
-            _ if name.ends_with("c_proj.weight") => {
+            Role::AttentionNorm | Role::MlpNorm | Role::FinalNorm => vec![1.0; len],
+            Role::QkvBias => self.attention_bias(parameter.layer.expect("a layer has biases")),
+            Role::Output | Role::Down => {
                 let residual = (2.0 * self.config.layers as f64).sqrt();
                 self.normal(len, self.initial.matrices / residual)
             }
-            _ => self.normal(len, self.initial.matrices),
+            Role::Qkv | Role::Up | Role::Gate => self.normal(len, self.initial.matrices),
         };
         let data = TensorData::new(values, shape);
         Ok(Tensor::from_data(data, (self.device, DType::F32)).require_grad())
@@ -173,20 +172,21 @@ mod tests {
             head_dim: HEAD,
             trained: TRAINED,
             rope_base: 30_000.0,
-            ..crate::Shape::Micro.config()
+            ..crate::shape("micro").unwrap()
         }
     }
 
-    /// What the biases of a layer add to the logit of the key `back` positions before the query.
+    /// The biases of a layer, from which [`Logits::at`] computes their part of a logit.
     struct Logits(Vec<f64>);
 
     impl Logits {
         fn new(initial: &Initial, layer: usize) -> Self {
             let device = Device::flex();
-            let bias = Drawn::new(config(), initial, 1, &device).attention_bias(layer);
+            let bias = InitialSource::new(config(), initial, 1, &device).attention_bias(layer);
             Logits(bias.into_iter().map(f64::from).collect())
         }
 
+        /// What the biases add to the logit of the key `back` positions before the query.
         fn at(&self, head: usize, back: usize, inv_freq: &[f64]) -> f64 {
             let planes = inv_freq.iter().enumerate().map(|(plane, theta)| {
                 let at = |first: usize| {
@@ -215,10 +215,7 @@ mod tests {
             base: config().rope_base,
             trained: TRAINED,
         };
-        let length = Length {
-            total: n,
-            prefill: n,
-        };
+        let length = Length::whole(n);
         let method = find::<dyn FrequencyMethod>(name).unwrap();
         let spectrum = method.spectrum(&rope, length, &Default::default());
         spectrum.unwrap().inv_freq
@@ -275,7 +272,7 @@ mod tests {
             (8, 0.0, 0.86),
         ] {
             let n = times * TRAINED;
-            // As a mean over the second half of the queries.
+            // Mean over the second half of the queries.
             let share = |name: &str| {
                 let inv_freq = inv_freq(name, n);
                 let shares = (n / 2..n)

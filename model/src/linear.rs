@@ -1,4 +1,4 @@
-//! A linear layer: its matrix as a tensor, or packed.
+//! A linear layer with a dense or a quantised matrix.
 
 use std::sync::Arc;
 
@@ -9,42 +9,42 @@ use longspan_kernels::{PackedWeight, ops};
 /// A matrix `[outputs, inputs]`.
 #[derive(Module, Debug)]
 pub(crate) enum Linear {
-    /// As a tensor; can be trained.
+    /// A tensor, which can be trained.
     Dense(Param<Tensor<2>>),
-    /// As GPTQ packs it.
-    Packed(PackedLinear),
+    /// Packed by GPTQ.
+    Quantized(QuantizedLinear),
 }
 
-/// A packed matrix; no parameter, since it cannot be trained.
+/// Holds no parameter, since packed values cannot be trained.
 #[derive(Module, Debug)]
-pub(crate) struct PackedLinear {
+pub(crate) struct QuantizedLinear {
     #[module(skip)]
-    parts: Arc<Packed>,
+    matrix: Arc<QuantizedMatrix>,
 }
 
-/// A packed matrix and what is added to its products.
+/// A packed matrix with the bias that GPTQ gives it.
 #[derive(Debug)]
-pub(crate) struct Packed {
+pub(crate) struct QuantizedMatrix {
     pub weight: PackedWeight,
-    /// `[outputs]`; `None` where it is zero.
+    /// `[outputs]`; `None` if it is zero.
     pub bias: Option<Tensor<1>>,
 }
 
 impl Linear {
-    pub fn packed(parts: Packed) -> Self {
-        let parts = Arc::new(parts);
-        Linear::Packed(PackedLinear { parts })
+    pub fn quantized(matrix: QuantizedMatrix) -> Self {
+        let matrix = Arc::new(matrix);
+        Linear::Quantized(QuantizedLinear { matrix })
     }
 
-    /// `to + x matrixᵀ`: `x` `[n, inputs]`, `to` `[n, outputs]`, or `[1, outputs]` for all rows.
+    /// `to + x matrixᵀ`, with `x` `[n, inputs]` and `to` `[n, outputs]` or `[1, outputs]`.
     pub fn add(&self, x: Tensor<2>, to: Tensor<2>) -> Tensor<2> {
         match self {
             Linear::Dense(weight) => ops::linear_add(x, weight.val(), to),
-            Linear::Packed(packed) => plus(packed.forward(x), to),
+            Linear::Quantized(quantized) => plus(quantized.forward(x), to),
         }
     }
 
-    /// SwiGLU of the products with two matrices: `[n, inputs]` to `[n, outputs]`.
+    /// SwiGLU: `up(x) * silu(gate(x))`, from `[n, inputs]` to `[n, outputs]`.
     pub fn gated(up: &Linear, gate: &Linear, x: Tensor<2>) -> Tensor<2> {
         match (up, gate) {
             (Linear::Dense(up), Linear::Dense(gate)) => ops::gated_linear(x, up.val(), gate.val()),
@@ -52,25 +52,26 @@ impl Linear {
         }
     }
 
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// `x matrixᵀ`: `[n, inputs]` to `[n, outputs]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Linear::Dense(weight) => ops::linear(x, weight.val()),
-            Linear::Packed(packed) => packed.forward(x),
+            Linear::Quantized(quantized) => quantized.forward(x),
         }
     }
 }
 
-impl PackedLinear {
+impl QuantizedLinear {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let product = ops::packed_linear(x, &self.parts.weight);
-        match &self.parts.bias {
+        let product = ops::packed_linear(x, &self.matrix.weight);
+        match &self.matrix.bias {
             Some(bias) => plus(product, bias.clone().unsqueeze()),
             None => product,
         }
     }
 }
 
-/// A sum in the type of `x`.
+/// The sum, in the type of `x`.
 fn plus(x: Tensor<2>, other: Tensor<2>) -> Tensor<2> {
     let dtype = x.dtype();
     x + other.cast(dtype)

@@ -1,10 +1,10 @@
-//! `quantization_config` of `config.json`, and the tensors that it implies.
+//! `quantization_config` of `config.json`.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{ModelError, Architecture};
+use crate::ModelError;
 
 /// How a GPTQ checkpoint packs the matrices of its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,11 +13,11 @@ pub struct Quantization {
     pub bits: usize,
     /// Inputs that share a scale and a zero; `None`: all of them.
     pub group_size: Option<usize>,
-    /// Whether groups are of inputs that need not stand side by side.
+    /// True if the inputs of a group need not be neighbours.
     pub desc_act: bool,
 }
 
-/// Fields that tell how the values were found, or which program's kernels to use.
+/// Fields that say how the values were found, or which kernels another program should use.
 const IGNORED: [&str; 21] = [
     "backend",
     "batch_size",
@@ -42,7 +42,7 @@ const IGNORED: [&str; 21] = [
     "use_exllama",
 ];
 
-/// Fields that must have one value, where they are present.
+/// Fields with one supported value, and what that value means.
 fn fixed() -> [(&'static str, Value, &'static str); 4] {
     [
         (
@@ -68,7 +68,7 @@ fn fixed() -> [(&'static str, Value, &'static str); 4] {
     ]
 }
 
-/// Name within `quantization_config`.
+/// The name of a field within `quantization_config`.
 fn short(key: &'static str) -> &'static str {
     key.strip_prefix("quantization_config.").unwrap_or(key)
 }
@@ -77,7 +77,7 @@ impl Quantization {
     /// Reads the table; the second value lists fields that are not known and were ignored.
     ///
     /// # Errors
-    /// Another method, or a value that is not supported.
+    /// A method other than GPTQ, or a value that is not supported.
     pub(crate) fn read(path: &Path, table: &Value) -> Result<(Self, Vec<String>), ModelError> {
         let whole = |expected: &str| ModelError::ConfigValue {
             path: path.to_owned(),
@@ -140,7 +140,7 @@ impl Quantization {
         Ok((quantization, named.collect()))
     }
 
-    /// The table as `config.json` has it.
+    /// The table as `config.json` has it. Part of a checkpoint's digest.
     pub(crate) fn to_json(self) -> Value {
         json!({
             "quant_method": "gptq",
@@ -151,105 +151,21 @@ impl Quantization {
         })
     }
 
-    /// Groups of a matrix of so many inputs.
+    /// Name of the packed type in records.
+    pub(crate) fn name(self) -> &'static str {
+        match self.bits {
+            4 => "int4",
+            _ => "int8",
+        }
+    }
+
+    /// Number of groups of a matrix with `inputs` inputs.
     pub(crate) fn groups(self, inputs: usize) -> usize {
         inputs.div_ceil(self.group(inputs))
     }
 
-    /// Inputs of a group of such a matrix.
+    /// Inputs per group of such a matrix.
     pub(crate) fn group(self, inputs: usize) -> usize {
         self.group_size.map_or(inputs, |size| size.min(inputs))
-    }
-}
-
-/// A tensor that a checkpoint holds.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct StoredTensor {
-    pub shape: Vec<usize>,
-    /// i32 instead of a float type.
-    pub integer: bool,
-    /// Whether the model can be made without it.
-    pub optional: bool,
-}
-
-impl Architecture {
-    /// That the widths of a model that is packed fill whole words.
-    ///
-    /// # Errors
-    /// Those of the file at `path` do not.
-    pub fn check_packing(&self, path: &Path) -> Result<(), ModelError> {
-        let Some(Quantization { bits, .. }) = self.quantization else {
-            return Ok(());
-        };
-        let values = 32 / bits;
-        let sizes = [
-            ("hidden_size", self.hidden_size),
-            ("half of intermediate_size", self.ffn),
-        ];
-        match sizes
-            .into_iter()
-            .find(|(_, size)| !size.is_multiple_of(values))
-        {
-            None => Ok(()),
-            Some((what, size)) => Err(ModelError::ConfigValue {
-                path: path.to_owned(),
-                key: "quantization_config.bits",
-                value: bits.to_string(),
-                expected: format!(
-                    "{what} is {size}, which is not a multiple of the {values} values of a word"
-                ),
-            }),
-        }
-    }
-
-    /// Every tensor that a checkpoint holds, in the order of the forward pass. AutoGPTQ writes a matrix `[o, i]` of a
-    /// layer as `qweight` `[i * bits / 32, o]`, `qzeros` `[groups, o * bits / 32]`, `scales` `[groups, o]` and `g_idx` `[i]`, and
-    /// gives every one of them a `bias` `[o]`.
-    pub(crate) fn stored_tensors(&self) -> Vec<(String, StoredTensor)> {
-        let required = |shape| StoredTensor {
-            shape,
-            integer: false,
-            optional: false,
-        };
-        let mut stored = Vec::new();
-        for (name, shape) in self.tensors() {
-            let layer = name.strip_suffix(".weight");
-            let layer = layer.filter(|name| name.starts_with("transformer.h.") && shape.len() == 2);
-            let (Some(quantization), Some(layer)) = (self.quantization, layer) else {
-                stored.push((name, required(shape)));
-                continue;
-            };
-            let [o, i] = [shape[0], shape[1]];
-            let (bits, groups) = (quantization.bits, quantization.groups(i));
-            let integers = |shape, optional| StoredTensor {
-                shape,
-                integer: true,
-                optional,
-            };
-            stored.extend([
-                (
-                    format!("{layer}.qweight"),
-                    integers(vec![i * bits / 32, o], false),
-                ),
-                (
-                    format!("{layer}.qzeros"),
-                    integers(vec![groups, o * bits / 32], false),
-                ),
-                (format!("{layer}.scales"), required(vec![groups, o])),
-                (
-                    format!("{layer}.g_idx"),
-                    integers(vec![i], !quantization.desc_act),
-                ),
-            ]);
-            // That of c_attn is Qwen's own, and stands in the list.
-            if !layer.ends_with("c_attn") {
-                let bias = StoredTensor {
-                    optional: true,
-                    ..required(vec![o])
-                };
-                stored.push((format!("{layer}.bias"), bias));
-            }
-        }
-        stored
     }
 }

@@ -1,26 +1,27 @@
-//! Choosing the next token from logits.
+//! Chooses the next token from logits.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-/// How the next token is chosen: repetition penalty, temperature, top-k and top-p in this order, as Hugging Face's
-/// `generate` applies them (transformers, `generation/logits_process.py`), then a draw.
+/// Draws the next token, after repetition penalty, temperature, top-k and top-p in this order,
+/// which is that of Hugging Face's `generate` (transformers, `generation/logits_process.py`).
 #[derive(Clone, Debug)]
 pub struct Sampler {
-    /// Divides the logits; 0 takes the most probable token, whatever else is set but the repetition penalty.
+    /// Divides the logits; 0 takes the most probable token and ignores top-k and top-p.
     pub temperature: f64,
-    /// Only so many of the most probable tokens; 0 for all.
+    /// Keeps this number of the most probable tokens; 0 for all.
     pub top_k: usize,
-    /// Only the most probable tokens that together reach this probability; 1 for all (arXiv 1904.09751).
+    /// Keeps the fewest most probable tokens that together reach this probability; 1 for all
+    /// (arXiv 1904.09751).
     pub top_p: f64,
-    /// Positive logits of tokens seen already are divided by this, negative ones multiplied; 1 for none
+    /// Divides positive logits of tokens seen before, multiplies negative ones; 1 for no penalty
     /// (arXiv 1909.05858).
     pub repetition_penalty: f64,
     rng: Xoshiro256PlusPlus,
 }
 
 impl Sampler {
-    /// The most probable token each time.
+    /// Takes the most probable token each time.
     pub fn greedy() -> Self {
         Sampler {
             temperature: 0.0,
@@ -31,13 +32,13 @@ impl Sampler {
         }
     }
 
-    /// The draws that a seed gives.
+    /// Sets the seed of the draws.
     pub fn seeded(mut self, seed: u64) -> Self {
         self.rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         self
     }
 
-    /// The next token after `seen`. Of equal logits the lowest id comes first.
+    /// The next token after `seen`. Among equal logits the lowest id comes first.
     pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
         let mut logits: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
         self.penalise(&mut logits, seen);
@@ -103,9 +104,30 @@ impl Sampler {
     }
 }
 
+/// Index of the largest logit, the first among equals; `None` if one is not finite.
+pub(crate) fn largest(logits: &[f32]) -> Option<u32> {
+    let mut best = 0;
+    for (i, &x) in logits.iter().enumerate() {
+        if !x.is_finite() {
+            return None;
+        }
+        if x > logits[best] {
+            best = i;
+        }
+    }
+    Some(best as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_logit_wins() {
+        assert_eq!(largest(&[0.0, 2.0, 2.0, -1.0]), Some(1));
+        assert_eq!(largest(&[-3.0, -2.0]), Some(1));
+        assert_eq!(largest(&[0.0, f32::NAN]), None);
+    }
 
     fn sampler(temperature: f64, top_k: usize, top_p: f64) -> Sampler {
         Sampler {
@@ -116,7 +138,7 @@ mod tests {
         }
     }
 
-    /// How often each token comes in 20,000 draws.
+    /// Frequency of each token in 20,000 draws.
     fn shares(mut sampler: Sampler, logits: &[f32]) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..20_000 {
@@ -155,7 +177,7 @@ mod tests {
             &shares(sampler(1.0, 0, 0.3), &logits()),
             &[0.0, 1.0, 0.0, 0.0],
         );
-        // Of what top-k leaves, 0.5 of 0.9 is more than half.
+        // Top-k leaves a probability of 0.9, of which 0.5 is more than 0.55.
         close(
             &shares(sampler(1.0, 3, 0.55), &logits()),
             &[0.0, 1.0, 0.0, 0.0],

@@ -1,22 +1,24 @@
-//! Pretraining: the same forward pass over sequences packed side by side, AdamW, a clipped gradient.
+//! Pretraining: the model's forward pass over batches of sequences, AdamW, gradient clipping.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use longspan_attention::{LayerPlan, Method, PlanError};
-use longspan_kernels::PlanTensors;
+use longspan_attention::{Method, PlanError};
 use longspan_rope::Length;
 use serde::{Deserialize, Serialize};
 
-use crate::initial::Drawn;
-use crate::qwen::{PassPlan, Source, Stored};
-use crate::{Checkpoint, Initial, ModelError, Transformer, Architecture, WeightType, write_checkpoint};
+use crate::initial::InitialSource;
+use crate::source::{CheckpointSource, Source};
+use crate::tensors::Parameter;
+use crate::transformer::PassPlan;
+use crate::write::{write_checkpoint, write_whole};
+use crate::{Architecture, Checkpoint, Initial, ModelError, Transformer, WeightType};
 
-/// Settings of AdamW (arXiv 1711.05101). Weight decay is of matrices only.
+/// Settings of AdamW (arXiv 1711.05101). Weight decay applies to matrices only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
@@ -28,7 +30,7 @@ pub struct Optimizer {
     pub epsilon: f64,
     /// Decoupled weight decay, per step and unit of learning rate.
     pub weight_decay: f64,
-    /// Largest norm of the whole gradient; a longer one is scaled down to it.
+    /// Largest norm of the whole gradient; a larger gradient is scaled down to it.
     pub clip: f64,
 }
 
@@ -44,16 +46,16 @@ impl Default for Optimizer {
     }
 }
 
-/// A training sequence: `n + 1` token ids, and for each of the last `n` how much its loss counts.
+/// A training sequence: `n + 1` token ids, and a weight for the loss of each of the last `n`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequence {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Weight of the loss of each token but the first.
+    /// Weight of the loss of each token except the first.
     pub weights: Vec<f32>,
 }
 
-/// What a step saw.
+/// The result of a step.
 #[derive(Clone, Debug)]
 pub struct StepLoss {
     /// Weighted mean loss, nats.
@@ -74,7 +76,7 @@ pub struct Trainer {
 const OPTIMIZER_FILE: &str = "optimizer.bpk";
 
 impl Trainer {
-    /// A new model.
+    /// A new model with drawn parameters.
     pub fn new(
         config: Architecture,
         initial: &Initial,
@@ -83,16 +85,16 @@ impl Trainer {
         device: &Device,
     ) -> Self {
         let device = device.clone().autodiff();
-        let mut source = Drawn::new(config.clone(), initial, seed, &device);
+        let mut source = InitialSource::new(config.clone(), initial, seed, &device);
         let model = Transformer::assemble(config, &mut source, WeightType::F32, &device)
             .expect("drawing parameters cannot fail");
         Trainer::with_model(model, optimizer)
     }
 
-    /// Goes on from a folder that [`Trainer::save`] wrote.
+    /// Resumes from a folder that [`Trainer::save`] wrote.
     ///
     /// # Errors
-    /// Whatever is wrong with the folder.
+    /// A file or a value is not as it should be; the matrices are packed.
     pub fn resume(
         folder: &Path,
         optimizer: &Optimizer,
@@ -105,7 +107,7 @@ impl Trainer {
             return Err(ModelError::PackedTraining { folder });
         }
         let config = checkpoint.config.clone();
-        let mut source = Tracked(Stored {
+        let mut source = Tracked(CheckpointSource {
             checkpoint: &mut checkpoint,
             dtype: WeightType::F32,
             device: &device,
@@ -147,12 +149,12 @@ impl Trainer {
         }
     }
 
-    /// One step over batches whose gradients are added before the parameters move, with attention as a
-    /// method has it. All sequences of a batch have one length.
+    /// One step under a method, with the gradients of all batches added up. All sequences of a
+    /// batch have the same length.
     ///
     /// # Errors
-    /// A method that does not fit the model; a token outside the vocabulary; a loss or a gradient that is not finite.
-    /// The parameters are then as before the step.
+    /// The method does not fit the model; a token is outside the vocabulary; the loss or the
+    /// gradient is not finite. The parameters are then unchanged.
     pub fn step(
         &mut self,
         batches: &[Vec<Sequence>],
@@ -194,7 +196,7 @@ impl Trainer {
             });
         }
         if gradient_norm > self.clip {
-            self.model.visit(&mut Scale {
+            self.model.visit(&mut ScaleGradients {
                 gradients: &mut gradients,
                 factor: self.clip / gradient_norm,
             });
@@ -208,7 +210,7 @@ impl Trainer {
         })
     }
 
-    /// Losses `[sequences * n]` of sequences side by side in one pass.
+    /// Losses `[sequences * n]` of the sequences of a batch, in one pass.
     fn batch_loss(&self, batch: &[Sequence], method: &Method) -> Result<Tensor<1>, ModelError> {
         let n = batch[0].weights.len();
         let same = |s: &Sequence| s.weights.len() == n && s.ids.len() == n + 1;
@@ -216,7 +218,7 @@ impl Trainer {
             batch.iter().all(same),
             "a batch has sequences of one length"
         );
-        let plan = self.packed_plan(method, n, batch.len())?;
+        let plan = self.batch_plan(method, n, batch.len())?;
         let fed: Vec<u32> = batch.iter().flat_map(|s| s.ids[..n].to_vec()).collect();
         let targets: Vec<u32> = batch.iter().flat_map(|s| s.ids[1..].to_vec()).collect();
         let hidden = self.model.hidden(&fed, &plan)?;
@@ -224,33 +226,27 @@ impl Trainer {
         Ok(self.model.loss(hidden, &targets))
     }
 
-    /// The plan of `copies` sequences of `n` tokens, each on its own under a method.
-    fn packed_plan(&self, method: &Method, n: usize, copies: usize) -> Result<PassPlan, PlanError> {
-        let length = Length {
-            total: n,
-            prefill: n,
-        };
-        let plans = method.plan(&self.model.config().geometry(), length)?;
-        Ok(PassPlan {
-            layers: PlanTensors::for_layers(&plans.packed(copies), &self.model.device()),
-            tokens: n * copies,
-        })
+    /// The plan of `copies` sequences of `n` tokens in one pass, none of which sees another.
+    fn batch_plan(&self, method: &Method, n: usize, copies: usize) -> Result<PassPlan, PlanError> {
+        let geometry = self.model.config().geometry();
+        let plans = method.plan(&geometry, Length::whole(n))?.packed(copies);
+        Ok(PassPlan::new(&plans, n * copies, &self.model.device()))
     }
 
-    /// The model's shape.
+    /// The model's sizes.
     pub fn config(&self) -> &Architecture {
         self.model.config()
     }
 
-    /// The model as it is now, for evaluation.
+    /// The current model, for evaluation.
     pub fn model(&self) -> Transformer {
         self.model.evaluated()
     }
 
-    /// Writes a Hugging Face style folder with weights in f32, and the optimiser's state beside them.
+    /// Writes a checkpoint with weights in f32, and the optimiser's state.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// A file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
         self.export(folder, WeightType::F32)?;
         let path = folder.join(OPTIMIZER_FILE);
@@ -261,26 +257,26 @@ impl Trainer {
                 path: path.clone(),
                 message: error.to_string(),
             })?;
-        fs::write(&path, &bytes[..]).map_err(ModelError::io(&path))
+        write_whole(&path, |file| file.write_all(&bytes))
     }
 
     /// Writes `config.json` and `model.safetensors`, with matrices in `dtype` and vectors in f32.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// A file cannot be written.
     pub fn export(&self, folder: &Path, dtype: WeightType) -> Result<(), ModelError> {
-        let mut values = Values::default();
+        let mut values = ParameterValues::default();
         self.model.visit(&mut values);
         write_checkpoint(folder, self.model.config(), values.0, dtype)
     }
 }
 
-/// Tensors that are to be trained.
+/// A source of tensors with gradients.
 struct Tracked<S>(S);
 
 impl<S: Source> Source for Tracked<S> {
-    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
-        Ok(self.0.tensor::<D>(name)?.require_grad())
+    fn tensor<const D: usize>(&mut self, parameter: &Parameter) -> Result<Tensor<D>, ModelError> {
+        Ok(self.0.tensor::<D>(parameter)?.require_grad())
     }
 }
 
@@ -295,11 +291,11 @@ impl ModuleVisitor for MatrixIds {
     }
 }
 
-/// Values of all parameters, in the order of [`Architecture::tensors`].
+/// Values of all parameters, in the order of [`Architecture::parameters`].
 #[derive(Default)]
-struct Values(Vec<Vec<f32>>);
+struct ParameterValues(Vec<Vec<f32>>);
 
-impl ModuleVisitor for Values {
+impl ModuleVisitor for ParameterValues {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let values = param.val().into_data().try_to_vec();
         self.0.push(values.expect("trained parameters are f32"));
@@ -320,12 +316,12 @@ impl ModuleVisitor for SquaredNorm<'_> {
     }
 }
 
-struct Scale<'a> {
+struct ScaleGradients<'a> {
     gradients: &'a mut GradientsParams,
     factor: f64,
 }
 
-impl ModuleVisitor for Scale<'_> {
+impl ModuleVisitor for ScaleGradients<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             self.gradients

@@ -1,14 +1,18 @@
-//! The trainer: it learns, and stopping changes nothing.
+//! Training learns, resumes bit for bit, and agrees with evaluation.
 
 use burn::tensor::Device;
 use longspan_attention::Method;
-use longspan_model::{Initial, Optimizer, Transformer, Architecture, Sequence, Trainer, WeightType};
+use longspan_model::families::qwen;
+use longspan_model::{
+    Architecture, Initial, Optimizer, Sequence, Trainer, Transformer, WeightType,
+};
 use longspan_rope::Length;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 fn config() -> Architecture {
     Architecture {
+        family: &qwen::Family,
         vocab_size: 61,
         hidden_size: 32,
         layers: 2,
@@ -22,7 +26,7 @@ fn config() -> Architecture {
     }
 }
 
-/// Batches of one step: random spans, each said twice.
+/// Batches of one step: random spans, each repeated.
 fn batches(step: u64) -> Vec<Vec<Sequence>> {
     let mut rng = StdRng::seed_from_u64(step);
     let mut sequence = || {
@@ -82,17 +86,14 @@ fn training_learns_and_resumes_bit_for_bit() {
     assert_eq!(bits(&parts), bits(&curve));
 }
 
-/// Packing changes nothing: the losses of a step are those of each sequence on its own, evaluated.
+/// The losses of a step equal those of each sequence evaluated alone.
 #[test]
-fn a_step_sees_what_evaluation_sees() {
+fn a_step_computes_the_losses_of_evaluation() {
     let mut trainer = trainer();
     let model = trainer.model();
     let batches = batches(1);
     let step = trainer.step(&batches, &plain(), 0.0).unwrap();
-    let length = Length {
-        total: 25,
-        prefill: 25,
-    };
+    let length = Length::whole(25);
     let plan = model.plan(&plain(), length).unwrap();
     let (mut weighted, mut total) = (0.0, 0.0);
     for (sequence, nll) in batches.iter().flatten().zip(&step.nll) {
@@ -113,10 +114,7 @@ fn an_exported_folder_holds_the_model() {
     trainer.export(folder.path(), WeightType::F32).unwrap();
     let loaded = Transformer::load(folder.path(), None, &Device::flex()).unwrap();
     assert_eq!(loaded.config(), &config());
-    let length = Length {
-        total: 25,
-        prefill: 25,
-    };
+    let length = Length::whole(25);
     let ids = &batches(3)[0][0].ids;
     let nll = |model: &Transformer| {
         let plan = model.plan(&plain(), length).unwrap();

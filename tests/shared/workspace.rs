@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
-use longspan_model::{Architecture, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Architecture, WeightType, shape, write_random_checkpoint};
 use serde_json::Value;
 
 /// The folder of the built-in model.
@@ -13,7 +13,7 @@ pub fn tiny_folder() -> PathBuf {
 
 /// The smallest shape, with 2 layers and a trained length of 64.
 pub fn micro() -> Architecture {
-    let mut config = Shape::Micro.config();
+    let mut config = shape("micro").unwrap();
     config.layers = 2;
     config.trained = 64;
     config

@@ -8,6 +8,7 @@ pub mod list;
 pub mod plan;
 pub mod profile;
 pub mod random_checkpoint;
+pub mod remedy;
 pub mod report;
 pub mod run;
 pub mod score;

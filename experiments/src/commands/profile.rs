@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_attention::Method;
 use longspan_model::{
-    CacheType, DecodeOptions, Decoder, Shape, Stale, Transformer, WeightType,
+    Architecture, CacheType, DecodeOptions, Decoder, Stale, Transformer, WeightType,
     write_random_checkpoint,
 };
 
@@ -26,7 +26,7 @@ pub struct Args {
     model: Option<String>,
     /// Random weights of a published size instead: qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
     #[arg(long, value_parser = random_checkpoint::shape, conflicts_with = "model")]
-    shape: Option<Shape>,
+    shape: Option<Architecture>,
     /// Type of the random weights of --shape [default: bf16]
     #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "model")]
     quant: Option<Stored>,
@@ -93,7 +93,7 @@ pub fn profile(args: Args) -> Result<()> {
     let method = config::method(&args.method.set)?;
     // The files stay mapped after the folder is gone.
     let folder = tempfile::tempdir().context("a temporary folder for random weights")?;
-    let (path, name) = match (&args.model, args.shape) {
+    let (path, name) = match (&args.model, args.shape.clone()) {
         (Some(path), _) => (path.clone(), path.clone()),
         (None, shape) => random_weights(shape.expect("required"), args.quant, folder.path())?,
     };
@@ -131,9 +131,12 @@ pub fn profile(args: Args) -> Result<()> {
 }
 
 /// Writes random weights of a published size; returns their folder and a name.
-fn random_weights(shape: Shape, quant: Option<Stored>, folder: &Path) -> Result<(String, String)> {
+fn random_weights(
+    mut config: Architecture,
+    quant: Option<Stored>,
+    folder: &Path,
+) -> Result<(String, String)> {
     log::info!("writing random weights");
-    let mut config = shape.config();
     let (dtype, bits) = quant.unwrap_or(Stored::Bf16).parts();
     config.quantization = bits.map(random_checkpoint::packed);
     write_random_checkpoint(folder, &config, dtype, 0, random_checkpoint::SHARD_BYTES)?;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use longspan_data::Tokenizer;
-use longspan_model::{Architecture, Quantization, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{
+    Architecture, Quantization, WeightType, shape_names, write_random_checkpoint,
+};
 
 use longspan::folder::write_whole;
 
@@ -18,7 +20,7 @@ pub struct Args {
     dir: PathBuf,
     /// Size of the model: micro, qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
     #[arg(long, value_parser = shape, required_unless_present = "config")]
-    shape: Option<Shape>,
+    shape: Option<Architecture>,
     /// config.json of another size
     #[arg(long, value_name = "FILE", conflicts_with = "shape")]
     config: Option<PathBuf>,
@@ -39,15 +41,9 @@ pub struct Args {
     tokenizer: Option<PathBuf>,
 }
 
-pub fn shape(name: &str) -> Result<Shape, String> {
-    match name {
-        "micro" => Ok(Shape::Micro),
-        "qwen-1.8b" => Ok(Shape::Qwen1_8B),
-        "qwen-7b" => Ok(Shape::Qwen7B),
-        "qwen-14b" => Ok(Shape::Qwen14B),
-        "qwen-72b" => Ok(Shape::Qwen72B),
-        _ => Err("the shapes are micro, qwen-1.8b, qwen-7b, qwen-14b, qwen-72b".to_owned()),
-    }
+pub fn shape(name: &str) -> Result<Architecture, String> {
+    longspan_model::shape(name)
+        .ok_or_else(|| format!("the shapes are {}", shape_names().join(", ")))
 }
 
 fn quantization(name: &str) -> Result<Quantization, String> {
@@ -85,9 +81,10 @@ pub fn random_checkpoint(args: Args) -> Result<()> {
         }
         None => None,
     };
-    let mut config = match (&args.config, args.shape) {
+    let mut config = match (&args.config, &args.shape) {
         (Some(file), _) => Architecture::from_file(file)?.0,
-        (None, shape) => shape.unwrap_or(Shape::Micro).config(),
+        (None, Some(shape)) => shape.clone(),
+        (None, None) => unreachable!("--shape is required without --config"),
     };
     if let Some(size) = args.vocab_size {
         config.vocab_size = size as usize;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
+use longspan_model::families::qwen;
 use longspan_model::{Architecture, Trainer, WeightType};
 
 use super::config::{Sizes, TrainConfig};
@@ -194,6 +195,7 @@ impl Training {
 /// The architecture of a model of some sizes; the epsilon is that of the published models.
 fn architecture(sizes: &Sizes, vocab_size: usize) -> Architecture {
     Architecture {
+        family: &qwen::Family,
         vocab_size,
         hidden_size: sizes.heads * sizes.head_dim,
         layers: sizes.layers,
