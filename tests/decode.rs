@@ -15,7 +15,7 @@ use longspan_rope::Length;
 use serde_json::{Value, json};
 
 fn tiny() -> (Qwen, Tokenizer) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tiny");
     let model = Qwen::load(&folder, None, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::from_file(&folder.join("qwen.tiktoken")).unwrap();
     (model, tokenizer)
@@ -352,7 +352,7 @@ fn a_cache_on_wgpu_gives_the_losses_of_the_cpu() {
         return;
     };
     let (on_cpu, tokenizer) = tiny();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tiny");
     // WebGPU has no bf16.
     let on_gpu = Qwen::load(&folder, Some(WeightType::F32), &device).unwrap();
     let ids = article(&tokenizer, 129);

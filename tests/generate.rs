@@ -106,7 +106,7 @@ fn a_conversation_goes_on_until_its_end() {
 #[test]
 fn generation_config_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny");
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tiny");
     for name in ["config.json", "model.safetensors", "qwen.tiktoken"] {
         std::fs::copy(tiny.join(name), dir.path().join(name)).unwrap();
     }

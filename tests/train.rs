@@ -223,7 +223,7 @@ fn the_shipped_config_trains() {
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let config = root.join("experiments/configs/tiny.toml");
-    let vocabulary = root.join("data/tiny/qwen.tiktoken");
+    let vocabulary = root.join("model/tiny/qwen.tiktoken");
     let tokenizer = format!("tokenizer={}", vocabulary.display());
     let mut args = vec!["train", config.to_str().unwrap(), "--set", &tokenizer];
     for set in [

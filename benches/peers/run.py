@@ -101,7 +101,7 @@ def layers_of(model):
 
 def checkpoint(name):
     if name == "tiny":
-        return Path("data/tiny")
+        return Path("model/tiny")
     folder = WORK / name
     if not (folder / "config.json").exists():
         shape = WORK / f"{name}.json"

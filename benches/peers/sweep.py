@@ -16,7 +16,7 @@ from pathlib import Path
 
 from run import HERE, LONGSPAN, WORK, run
 
-MODEL = Path("data/tiny")
+MODEL = Path("model/tiny")
 LENGTHS = [1024, 2048, 4096, 8192, 16384, 32768]
 WINDOW = 1024
 METHODS = {

@@ -1,4 +1,4 @@
-//! The shipped model: see `data/tiny/README.md` for how it was made.
+//! The built-in model; `model/tiny/README.md` is its card.
 
 /// A checkpoint folder that is part of the program.
 pub struct BuiltinModel {
@@ -10,9 +10,9 @@ pub struct BuiltinModel {
     pub vocabulary: &'static [u8],
 }
 
-/// A model of 3.4 million parameters in the architecture of the first Qwen family, trained at 256 tokens.
+/// 3.4 million parameters in the architecture of the first Qwen family, trained on 256 tokens.
 pub const TINY: BuiltinModel = BuiltinModel {
-    config: include_bytes!("../tiny/config.json"),
-    weights: include_bytes!("../tiny/model.safetensors"),
-    vocabulary: include_bytes!("../tiny/qwen.tiktoken"),
+    config: include_bytes!("../../model/tiny/config.json"),
+    weights: include_bytes!("../../model/tiny/model.safetensors"),
+    vocabulary: include_bytes!("../../model/tiny/qwen.tiktoken"),
 };

@@ -214,7 +214,7 @@ pub fn floats(tensor: safetensors::tensor::TensorView) -> Vec<f64> {
 
 /// A training that is over in seconds, with every kind of source, in `dir/train.toml`.
 pub fn write_training(dir: &Path) {
-    let vocabulary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tiny/qwen.tiktoken");
+    let vocabulary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tiny/qwen.tiktoken");
     std::fs::copy(vocabulary, dir.join("tiny.tiktoken")).unwrap();
     let config = r#"
 seed = 3

@@ -6,7 +6,7 @@ fn config() -> TrainConfig {
     let text = format!(
         r#"
 seed = 5
-tokenizer = "{}/../data/tiny/qwen.tiktoken"
+tokenizer = "{}/../model/tiny/qwen.tiktoken"
 
 [model]
 layers = 2
