@@ -1,4 +1,5 @@
-//! GPTQ checkpoints: parity with a float64 reference, and matrices that the test packs itself as AutoGPTQ does.
+//! GPTQ checkpoints: parity with the float64 reference, and with checkpoints that this test packs
+//! in AutoGPTQ's order.
 
 mod shared;
 
@@ -7,15 +8,14 @@ use std::path::Path;
 use burn::tensor::Device;
 use longspan_attention::Method;
 use longspan_model::{
-    Quantization, Qwen, QwenConfig, WeightType, write_checkpoint, write_random_checkpoint,
+    Quantization, Transformer, Architecture, WeightType, write_checkpoint, write_random_checkpoint,
 };
 use longspan_rope::Length;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
+use shared::{Expected, Stored, find, golden, micro, read_tensors, write_tensors};
 
 /// Mean and largest absolute error allowed on the NLL, in nats.
 const NLL: (f64, f64) = (1e-4, 2e-3);
@@ -36,29 +36,24 @@ fn packed_checkpoints_equal_the_reference_on_wgpu() {
 }
 
 fn packed_checkpoints_equal_the_reference_on(device: &Device) {
-    for (name, dtype) in [("int4", "int4"), ("int8", "int8")] {
-        let Some(folder) = shared::path(&format!("golden/gptq-{name}")) else {
-            continue;
-        };
-        let model = Qwen::load(&folder, None, device).unwrap();
-        assert_eq!(model.types(), dtype);
-        let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
-        let expected = SafeTensors::deserialize(&bytes).unwrap();
-        let values = |name: &str| shared::floats(expected.tensor(name).unwrap());
-        let (ids, nll, logits) = (values("ids"), values("nll"), values("logits.last"));
+    for name in ["int4", "int8"] {
+        let folder = golden(&format!("gptq-{name}"));
+        let model = Transformer::load(&folder, None, device).unwrap();
+        assert_eq!(model.types(), name);
+        let expected = Expected::read(&folder);
+        let (nll, logits) = (expected.values("nll"), expected.values("logits.last"));
         let (n, vocabulary) = (129, model.config().vocab_size);
         let length = Length {
             total: n,
             prefill: n,
         };
-        // As the checkpoint's config.json has it.
+        // The settings of the checkpoint's config.json.
         let method = json!({"name": "qwen", "rope": {"kind": "dynamic_ntk"}, "logn": true});
         let method: Method = serde_json::from_value(method).unwrap();
         let plan = model.plan(&method, length).unwrap();
         let (mut sum, mut largest) = (0f64, 0f64);
-        for (sequence, ids) in ids.chunks(n).enumerate() {
-            let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
-            let got = model.nll(&ids, &plan).unwrap();
+        for (sequence, ids) in expected.ids("ids").chunks(n).enumerate() {
+            let got = model.nll(ids, &plan).unwrap();
             let want = &nll[sequence * (n - 1)..(sequence + 1) * (n - 1)];
             assert_eq!(got.len(), want.len());
             for (i, (&got, want)) in got.iter().zip(want).enumerate() {
@@ -67,7 +62,7 @@ fn packed_checkpoints_equal_the_reference_on(device: &Device) {
                 sum += error;
                 largest = largest.max(error);
             }
-            let hidden = model.hidden(&ids, &plan).unwrap();
+            let hidden = model.hidden(ids, &plan).unwrap();
             let last = hidden.slice([n - 1..n, 0..model.config().hidden_size]);
             let got: Vec<f32> = model.logits(last).into_data().try_to_vec().unwrap();
             let want = &logits[sequence * vocabulary..(sequence + 1) * vocabulary];
@@ -83,68 +78,60 @@ fn packed_checkpoints_equal_the_reference_on(device: &Device) {
     }
 }
 
-/// Name, type, shape and bytes of a tensor.
-type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
-
-fn floats(name: &str, shape: &[usize], values: &[f32]) -> Stored {
-    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    (name.to_owned(), Dtype::F32, shape.to_vec(), bytes)
-}
-
-fn integers(name: &str, shape: &[usize], values: &[u32]) -> Stored {
-    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    (name.to_owned(), Dtype::I32, shape.to_vec(), bytes)
-}
-
-/// A random model: its tensors packed in AutoGPTQ's order, and the values of all parameters.
+/// A random model: its tensors packed in AutoGPTQ's order, and the values of all parameters by
+/// name.
 struct Model {
-    config: QwenConfig,
+    config: Architecture,
     packed: Vec<Stored>,
     dense: Vec<(String, Vec<f32>)>,
 }
 
-/// Groups of 12 inputs, or all of one, whose members stand anywhere where `shuffled`.
+/// A random model packed in groups of `group_size` inputs, or one group. With `shuffled`, the
+/// inputs of a group stand anywhere.
 fn model(bits: usize, group_size: Option<usize>, shuffled: bool) -> Model {
     let mut rng = StdRng::seed_from_u64(5);
-    let dense_config = shared::micro();
-    let mut config = dense_config.clone();
+    let mut config = micro();
+    let dir = tempfile::tempdir().unwrap();
+    write_random_checkpoint(dir.path(), &config, WeightType::F32, 4, usize::MAX).unwrap();
     config.quantization = Some(Quantization {
         bits,
         group_size,
         desc_act: shuffled,
     });
-    let dir = tempfile::tempdir().unwrap();
-    write_random_checkpoint(dir.path(), &dense_config, WeightType::F32, 4, usize::MAX).unwrap();
-    let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
-    let stored = SafeTensors::deserialize(&bytes).unwrap();
     let mut model = Model {
         config,
         packed: Vec::new(),
         dense: Vec::new(),
     };
-    let mut names = stored.names();
-    names.sort();
-    for name in names {
-        let view = stored.tensor(name).unwrap();
-        let shape = view.shape().to_vec();
-        let layer = name.strip_suffix(".weight").filter(|_| shape.len() == 2);
-        let Some(layer) = layer.filter(|layer| layer.contains(".h.")) else {
-            let values: Vec<f32> = shared::floats(view).iter().map(|&x| x as f32).collect();
-            model.packed.push(floats(name, &shape, &values));
-            model.dense.push((name.to_owned(), values));
-            continue;
-        };
-        let [o, i] = [shape[0], shape[1]];
-        let group = group_size.unwrap_or(i);
+    for tensor in read_tensors(&dir.path().join("model.safetensors")) {
+        let layer = tensor.name.strip_suffix(".weight");
+        match layer.filter(|layer| layer.contains(".h.") && tensor.shape.len() == 2) {
+            Some(layer) => model.add_packed(layer, [tensor.shape[0], tensor.shape[1]], &mut rng),
+            None => {
+                let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+                let values = tensor.bytes.chunks(4).map(value).collect();
+                model.dense.push((tensor.name.clone(), values));
+                model.packed.push(tensor);
+            }
+        }
+    }
+    model
+}
+
+impl Model {
+    /// Adds a random matrix `[outputs, inputs]`, packed and as values.
+    fn add_packed(&mut self, layer: &str, [o, i]: [usize; 2], rng: &mut StdRng) {
+        let quantization = self.config.quantization.as_ref().unwrap();
+        let (bits, shuffled) = (quantization.bits, quantization.desc_act);
+        let group = quantization.group_size.unwrap_or(i);
         let (groups, per_word, steps) = (i.div_ceil(group), 32 / bits, 1u32 << bits);
         let mut group_of: Vec<u32> = (0..i).map(|j| (j / group) as u32).collect();
         if shuffled {
-            group_of.shuffle(&mut rng);
+            group_of.shuffle(rng);
         }
-        let q: Vec<u32> = (0..i * o).map(|_| rng.random_range(0..steps)).collect();
-        let zeros: Vec<u32> = (0..groups * o)
-            .map(|_| rng.random_range(0..steps))
-            .collect();
+        let mut integers =
+            |n: usize| -> Vec<u32> { (0..n).map(|_| rng.random_range(0..steps)).collect() };
+        let (q, zeros) = (integers(i * o), integers(groups * o));
         let scale = 2.0 / (steps as f32 * (i as f32).sqrt());
         let scales: Vec<f32> = (0..groups * o)
             .map(|_| scale * rng.random_range(0.5..1.5))
@@ -165,29 +152,28 @@ fn model(bits: usize, group_size: Option<usize>, shuffled: bool) -> Model {
             qzeros[g / per_word] |= stored << (bits * (g % per_word));
         }
         let name = |part: &str| format!("{layer}.{part}");
-        model.packed.extend([
-            integers(&name("qweight"), &[i / per_word, o], &qweight),
-            integers(&name("qzeros"), &[groups, o / per_word], &qzeros),
-            floats(&name("scales"), &[groups, o], &scales),
+        self.packed.extend([
+            Stored::i32(&name("qweight"), &[i / per_word, o], &qweight),
+            Stored::i32(&name("qzeros"), &[groups, o / per_word], &qzeros),
+            Stored::f32(&name("scales"), &[groups, o], &scales),
         ]);
         if shuffled {
-            model.packed.push(integers(&name("g_idx"), &[i], &group_of));
+            self.packed
+                .push(Stored::i32(&name("g_idx"), &[i], &group_of));
         }
-        model.dense.push((name("weight"), dense));
+        self.dense.push((name("weight"), dense));
     }
-    model
-}
 
-impl Model {
+    /// The values of a parameter.
+    fn values(&self, name: &str) -> Vec<f32> {
+        let found = self.dense.iter().find(|tensor| tensor.0 == name);
+        found.unwrap().1.clone()
+    }
+
     /// Loss of 70 tokens under the packed checkpoint.
     fn packed_nll(&self) -> Vec<f32> {
         let dir = tempfile::tempdir().unwrap();
-        let views = self.packed.iter().map(|(name, dtype, shape, bytes)| {
-            let view = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
-            (name.clone(), view)
-        });
-        let bytes = safetensors::serialize(views, None).unwrap();
-        std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        write_tensors(&dir.path().join("model.safetensors"), &self.packed);
         let config = self.config.to_json().to_string();
         std::fs::write(dir.path().join("config.json"), config).unwrap();
         nll(dir.path())
@@ -198,26 +184,15 @@ impl Model {
         let dir = tempfile::tempdir().unwrap();
         let mut config = self.config.clone();
         config.quantization = None;
-        // In the order of the forward pass, of which a random checkpoint is one.
         let order = forward_order(&config);
-        let values = order.iter().map(|name| {
-            let found = self.dense.iter().find(|tensor| tensor.0 == *name);
-            found.unwrap().1.clone()
-        });
+        let values = order.iter().map(|name| self.values(name));
         write_checkpoint(dir.path(), &config, values.collect(), WeightType::F32).unwrap();
         nll(dir.path())
-    }
-
-    fn find(&mut self, name: &str) -> &mut Stored {
-        self.packed
-            .iter_mut()
-            .find(|tensor| tensor.0 == name)
-            .unwrap()
     }
 }
 
 /// Names of the parameters in the order of the forward pass.
-fn forward_order(config: &QwenConfig) -> Vec<String> {
+fn forward_order(config: &Architecture) -> Vec<String> {
     let layers = (0..config.layers).flat_map(|layer| {
         let parts = [
             "ln_1.weight",
@@ -237,7 +212,7 @@ fn forward_order(config: &QwenConfig) -> Vec<String> {
 }
 
 fn nll(folder: &Path) -> Vec<f32> {
-    let model = Qwen::load(folder, None, &Device::flex()).unwrap();
+    let model = Transformer::load(folder, None, &Device::flex()).unwrap();
     let length = Length {
         total: 70,
         prefill: 70,
@@ -274,7 +249,8 @@ fn groups_may_be_of_any_inputs_and_any_size() {
     }
 }
 
-/// Attention weights sum to one: what the biases of the values add is what a bias of the projection would.
+/// Attention weights sum to one, so a bias of the values can be moved to the projection that
+/// follows.
 #[test]
 fn a_bias_of_any_packed_matrix_is_added() {
     let mut model = model(4, Some(16), false);
@@ -283,16 +259,8 @@ fn a_bias_of_any_packed_matrix_is_added() {
         "transformer.h.1.attn.c_attn.bias",
         "transformer.h.1.attn.c_proj",
     );
-    let dense = |name: &str| {
-        model
-            .dense
-            .iter()
-            .find(|tensor| tensor.0 == name)
-            .unwrap()
-            .1
-            .clone()
-    };
-    let (mut of_qkv, matrix) = (dense(bias), dense(&format!("{projection}.weight")));
+    let mut of_qkv = model.values(bias);
+    let matrix = model.values(&format!("{projection}.weight"));
     let expected = model.packed_nll();
     let of_values = of_qkv.split_off(2 * width);
     let products = matrix
@@ -300,11 +268,10 @@ fn a_bias_of_any_packed_matrix_is_added() {
         .map(|row| row.iter().zip(&of_values).map(|(w, b)| w * b).sum());
     let products: Vec<f32> = products.collect();
     of_qkv.resize(3 * width, 0.0);
-    *model.find(bias) = floats(bias, &[3 * width], &of_qkv);
+    *find(&mut model.packed, bias) = Stored::f32(bias, &[3 * width], &of_qkv);
     let without = model.packed_nll();
-    model
-        .packed
-        .push(floats(&format!("{projection}.bias"), &[width], &products));
+    let bias = Stored::f32(&format!("{projection}.bias"), &[width], &products);
+    model.packed.push(bias);
     assert_close("with the bias", &model.packed_nll(), &expected);
     assert!(
         without
@@ -331,8 +298,8 @@ fn random_checkpoints_can_be_packed() {
         let losses = nll(&folder);
         let mean = losses.iter().sum::<f32>() / losses.len() as f32;
         assert!((4.0..12.0).contains(&mean), "{name}: {mean} nats");
-        // What a plan counts is what is held.
-        let config = QwenConfig::from_file(&folder.join("config.json"))
+        // The estimate of the bytes held, per value of the layers.
+        let config = Architecture::from_file(&folder.join("config.json"))
             .unwrap()
             .0;
         let packed = config.weight_bytes(WeightType::Bf16) as f64;

@@ -1,5 +1,5 @@
-//! A number depends on its cell alone: not on kills, threads, other lengths (where each has passes of its
-//! own), or what was at the path before.
+//! A number depends on its cell alone: not on kills, threads, other lengths with passes of their
+//! own, or an earlier checkpoint at the same path.
 
 mod shared;
 
@@ -26,8 +26,7 @@ fn losses(run: &Path) -> HashMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Kills a run as soon as it has written something, again and again until it gets through; returns
-/// how often it was killed.
+/// Kills a run whenever it has written a record, until it finishes; returns the number of kills.
 fn run_with_kills(dir: &Path) -> usize {
     let lines = || {
         let text = std::fs::read_to_string(dir.join("runs/run/records.jsonl"));
@@ -65,13 +64,13 @@ fn a_killed_run_continues_to_the_same_numbers() {
     succeed(whole.path(), &["run", "run.toml"]);
     let expected = records(&whole.path().join("runs/run"));
 
-    // On a loaded machine a run can be over before anybody looks: then once more.
+    // On a loaded machine a run can finish between two looks at its records; then try again.
     let dir = (0..10)
         .map(|_| workspace(perplexity))
         .find(|dir| run_with_kills(dir.path()) >= 2)
         .expect("a run that could be killed twice");
     let run = dir.path().join("runs/run");
-    // A line cut short, as by a kill within a write.
+    // A line cut short, as by a kill during a write.
     let path = run.join("records.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, &text[..text.len() - 20]).unwrap();
@@ -90,7 +89,7 @@ fn a_killed_run_continues_to_the_same_numbers() {
     );
     assert_eq!(losses(&run), losses(&whole.path().join("runs/run")));
 
-    // A whole record that lacks its line end only gets one.
+    // A whole record without its line end is kept.
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.trim_end()).unwrap();
     succeed(dir.path(), &["run", "run.toml"]);
@@ -118,13 +117,12 @@ fn neither_other_lengths_nor_the_number_of_threads_change_a_number() {
     let sweep = records(&dir.path().join("sweep"));
     assert_eq!(sweep.len(), alone.len());
     for record in sweep {
-        let mut alone = alone.iter();
-        let same = alone.find(|other| other["key"] == record["key"]).unwrap();
-        assert_eq!(timeless(record), timeless(same.clone()));
+        let same = alone.iter().find(|other| other["key"] == record["key"]);
+        assert_eq!(timeless(record), timeless(same.unwrap().clone()));
     }
 }
 
-/// Same path, other weights: numbers of one checkpoint must not be shown for the other.
+/// Numbers of one checkpoint must not be shown for another one at the same path.
 #[test]
 fn a_replaced_checkpoint_gets_numbers_of_its_own() {
     let dir = workspace("lengths = [64]\nmax_tokens = 256");
@@ -139,14 +137,14 @@ fn a_replaced_checkpoint_gets_numbers_of_its_own() {
     assert_eq!(records(&dir.path().join("runs/run")).len(), 6);
     assert_ne!(old, new);
     assert_eq!(succeed(dir.path(), &["report", "runs/run"]), new);
-    // And back: nothing is computed, and the old numbers are shown again.
+    // With the first weights back, nothing is computed and the first numbers are shown.
     std::fs::write(&file, old_weights).unwrap();
     assert_eq!(succeed(dir.path(), &["run", "run.toml"]), old);
     assert_eq!(records(&dir.path().join("runs/run")).len(), 6);
     assert_eq!(succeed(dir.path(), &["report", "runs/run"]), old);
 }
 
-/// The order of options in a table is not part of what they mean.
+/// The order of options in a table is not part of their meaning.
 #[test]
 fn options_in_another_order_are_the_same_cell() {
     let dir = workspace("lengths = [64]\nmax_tokens = 256");

@@ -1,51 +1,45 @@
-//! `longspan train`: what comes out depends on the config alone, not on kills or threads.
+//! `longspan train`: the model depends on the config alone, not on kills or threads.
 
 mod shared;
 
 use std::path::Path;
 
 use serde_json::Value;
-use shared::{fail, succeed};
+use shared::{fail, json_lines, longspan, run_in, succeed, tiny_folder};
+use shared::{training_workspace, write_config, write_text};
 
 const TRAIN: [&str; 4] = ["train", "train.toml", "--out", "out"];
 
-fn workspace() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    shared::write_training(dir.path());
-    dir
-}
-
-/// The lines of train.jsonl without what differs from run to run.
+/// The lines of train.jsonl without the fields that differ from run to run.
 fn lines(out: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(out.join("train.jsonl")).unwrap();
-    let timeless = |line: &str| {
-        let mut line: Value = serde_json::from_str(line).unwrap();
+    let mut lines = json_lines(&out.join("train.jsonl"));
+    for line in &mut lines {
         for key in ["seconds", "tokens_per_second"] {
             assert!(line.as_object_mut().unwrap().remove(key).is_some());
         }
-        line
-    };
-    text.lines().map(timeless).collect()
+    }
+    lines
 }
 
 fn weights(out: &Path) -> Vec<u8> {
     std::fs::read(out.join("model/model.safetensors")).unwrap()
 }
 
-/// That two trainings gave the same numbers, bit for bit, and the same model.
+/// Checks that two trainings gave the same numbers and the same model, bit for bit.
 #[track_caller]
 fn assert_same(a: &Path, b: &Path) {
     assert_eq!(lines(a), lines(b));
     assert!(weights(a) == weights(b), "the models differ");
 }
 
-/// Kills a training whenever its log has a new line, until it gets through; returns how often.
+/// Kills a training whenever its log has a new line, until it finishes; returns the number of
+/// kills.
 fn train_with_kills(dir: &Path) -> usize {
     let log = dir.join("out/train.jsonl");
     let mut kills = 0;
     let mut furthest = 0;
     loop {
-        let mut child = shared::longspan()
+        let mut child = longspan()
             .current_dir(dir)
             .args(TRAIN)
             .stdout(std::process::Stdio::null())
@@ -58,7 +52,7 @@ fn train_with_kills(dir: &Path) -> usize {
                 break false;
             }
             let text = std::fs::read_to_string(&log).unwrap_or_default();
-            // Each time it comes further, whatever it has to do again.
+            // Lines that are written again do not count, so each run comes further.
             if text.lines().count() > furthest {
                 furthest = text.lines().count();
                 child.kill().unwrap(); // SIGKILL
@@ -75,8 +69,8 @@ fn train_with_kills(dir: &Path) -> usize {
 }
 
 #[test]
-fn a_killed_training_comes_to_the_same_model() {
-    let whole = workspace();
+fn a_killed_training_ends_at_the_same_model() {
+    let whole = training_workspace();
     succeed(whole.path(), &TRAIN);
     let expected = whole.path().join("out");
     let found = lines(&expected);
@@ -91,9 +85,9 @@ fn a_killed_training_comes_to_the_same_model() {
     let ppl = |i: usize| found[i]["probe"]["perplexity"]["articles"].as_f64();
     assert!(ppl(19) < ppl(4), "{:?} to {:?}", ppl(4), ppl(19));
 
-    // On a loaded machine a training can be over before anybody looks: then once more.
+    // On a loaded machine a training can finish between two looks at its log; then try again.
     let dir = (0..10)
-        .map(|_| workspace())
+        .map(|_| training_workspace())
         .find(|dir| train_with_kills(dir.path()) >= 4)
         .expect("a training that could be killed four times");
     let out = dir.path().join("out");
@@ -102,7 +96,7 @@ fn a_killed_training_comes_to_the_same_model() {
         assert!(out.join(file).exists(), "{file}");
     }
 
-    // A finished one trains nothing more.
+    // A finished training is not trained further.
     let log = std::fs::read(out.join("train.jsonl")).unwrap();
     let said = succeed(dir.path(), &TRAIN);
     assert!(said.starts_with("40 steps"), "{said}");
@@ -134,9 +128,9 @@ fn a_killed_training_comes_to_the_same_model() {
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let dir = workspace();
+    let dir = training_workspace();
     for threads in ["1", "2", "5"] {
-        let output = shared::longspan()
+        let output = longspan()
             .current_dir(dir.path())
             .args(["train", "train.toml", "--out", threads])
             .env("RAYON_NUM_THREADS", threads)
@@ -148,11 +142,11 @@ fn the_number_of_threads_changes_nothing() {
     assert_same(&dir.path().join("1"), &dir.path().join("5"));
 }
 
-/// A text without a limit of documents is read whole, and the written config says so in a form that is read again.
+/// A text without `documents` is read whole, and the written config is one that trains the same.
 #[test]
-fn minutes_become_steps_and_the_written_config_trains_the_same() {
-    let dir = workspace();
-    shared::write_text(dir.path());
+fn minutes_become_steps_in_the_written_config() {
+    let dir = training_workspace();
+    write_text(dir.path());
     let config = std::fs::read_to_string(dir.path().join("train.toml")).unwrap();
     let config = config.replace("steps = 40", "minutes = 0.005");
     let config = config.replace("documents = 2", "");
@@ -167,7 +161,7 @@ fn minutes_become_steps_and_the_written_config_trains_the_same() {
     assert!(written["schedule"].get("minutes").is_none());
     let steps = written["schedule"]["steps"].as_integer().unwrap();
     assert_eq!(lines(&out).last().unwrap()["step"], steps);
-    // The same command goes on with the steps that the minutes once came to.
+    // The same command continues with the steps that were found the first time.
     let said = succeed(dir.path(), &[&by_minutes[..], &set].concat());
     assert!(said.starts_with(&format!("{steps} steps")), "{said}");
     succeed(
@@ -178,11 +172,11 @@ fn minutes_become_steps_and_the_written_config_trains_the_same() {
 }
 
 #[test]
-fn a_trained_model_is_one_to_run_and_to_score() {
-    let dir = workspace();
+fn a_trained_model_runs_and_scores() {
+    let dir = training_workspace();
     succeed(dir.path(), &TRAIN);
-    shared::write_text(dir.path());
-    shared::write_config(dir.path(), "lengths = [32, 96]\nmax_tokens = 192");
+    write_text(dir.path());
+    write_config(dir.path(), "lengths = [32, 96]\nmax_tokens = 192");
     let set = ["--set", "model.path=out/model"];
     let table = succeed(dir.path(), &[&["run", "run.toml"][..], &set].concat());
     assert!(table.contains("ntk + logn"), "{table}");
@@ -221,9 +215,8 @@ fn a_trained_model_is_one_to_run_and_to_score() {
 #[test]
 fn the_shipped_config_trains() {
     let dir = tempfile::tempdir().unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let config = root.join("experiments/configs/tiny.toml");
-    let vocabulary = root.join("model/tiny/qwen.tiktoken");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/tiny.toml");
+    let vocabulary = tiny_folder().join("qwen.tiktoken");
     let tokenizer = format!("tokenizer={}", vocabulary.display());
     let mut args = vec!["train", config.to_str().unwrap(), "--set", &tokenizer];
     for set in [
@@ -239,14 +232,20 @@ fn the_shipped_config_trains() {
     }
     let said = succeed(dir.path(), &args);
     assert!(said.contains("written to runs/train/tiny"), "{said}");
+    // A model of the shipped one's shape.
+    let config = |folder: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    let trained = dir.path().join("runs/train/tiny/model");
+    assert_eq!(config(&trained), config(&tiny_folder()));
 }
 
-/// A vocabulary is learned, encodes any text, and a model is trained over it.
+/// A learned vocabulary encodes any text, and a model can be trained with it.
 #[cfg(feature = "train-tokenizer")]
 #[test]
-fn a_learned_vocabulary_is_one_to_train_with() {
-    let dir = workspace();
-    shared::write_text(dir.path());
+fn a_learned_vocabulary_round_trips_and_trains() {
+    let dir = training_workspace();
+    write_text(dir.path());
     let args = ["train-tokenizer", "own.tiktoken", "--size", "400"];
     let text = [
         "--bytes",
@@ -255,7 +254,7 @@ fn a_learned_vocabulary_is_one_to_train_with() {
         "builtin:articles",
         "text.jsonl",
     ];
-    let said = shared::run_in(dir.path(), &[&args[..], &text].concat());
+    let said = run_in(dir.path(), &[&args[..], &text].concat());
     let stderr = String::from_utf8_lossy(&said.stderr);
     assert!(
         stderr.contains("wrote own.tiktoken: 400 tokens, 608"),
@@ -287,7 +286,7 @@ fn a_learned_vocabulary_is_one_to_train_with() {
         "--set",
         "schedule.steps=6",
     ];
-    // With fewer merges than the shipped one, needles take more tokens.
+    // With fewer merges than the shipped vocabulary, needles take more tokens.
     let probe = ["--set", "probe.tasks=[]", "--set", "phase.0.lengths=[90]"];
     succeed(dir.path(), &[&TRAIN[..], &set, &probe].concat());
     let config = std::fs::read_to_string(dir.path().join("out/model/config.json")).unwrap();

@@ -31,3 +31,4 @@ pub use model::{Layer, Model};
 pub use patterns::{AttentionPattern, BandKeys, Kept, PATTERNS};
 pub use plan::{Band, LayerPlan, Plans};
 pub use scales::{QueryScale, SCALES};
+pub use table::method_keys;

@@ -3,6 +3,7 @@
 //! `logn`, `window` and `sinks` are older than the axes that they belong to. A method that can be said
 //! in them is written in them, so that the keys of its records stay what they were.
 
+use documented::DocumentedFields;
 use longspan_rope::{Choice, FrequencyMethod, Options, PerLayer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,22 +13,37 @@ use crate::scales::logn::Params as LogNParams;
 use crate::{AttentionPattern, Method, QueryScale};
 
 /// The keys of `[[method]]`.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MethodTable {
+    /// Name in tables, figures and records; unique. A label: no part of a record's key.
     name: String,
+    /// Frequency method, `{ kind = "...", ... }`, or runs of layers that repeat over the model,
+    /// `{ layers = [[3, { ... }], [1, { ... }]] }`; default: `none`.
     #[serde(default)]
     rope: PerLayer<dyn FrequencyMethod>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Short form of `scale`: `false`, `true`, or `{ length = "position" | "visible" }`.
     logn: Option<LogN>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Short form of `attention`: `SIZE`, or `{ layers = SIZE, alpha = "global" | "per_layer" }`, where
+    /// `SIZE` is the option `size` of `window`.
     window: Option<Window>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Short form of the option `sinks` of `window`.
     sinks: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Attention pattern, in the forms of `rope`; default: `full`.
     attention: Option<PerLayer<dyn AttentionPattern>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Query scale, in the forms of `rope`; default: `none`.
     scale: Option<PerLayer<dyn QueryScale>>,
+}
+
+/// The keys of a `[[method]]` table, each with what it means.
+pub fn method_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let names = MethodTable::FIELD_NAMES.iter().copied();
+    names.zip(MethodTable::FIELD_DOCS.iter().copied())
 }
 
 /// `logn = false | true | { length = "position" | "visible" }`.

@@ -84,7 +84,7 @@ fn errors_name_the_key_the_variant_and_both_values() {
     for (table, words) in [
         (
             json!({"rope": {"kind": "yarm"}}),
-            "rope: there is no `yarm`",
+            "rope: `yarm` is not known",
         ),
         (
             json!({"rope": {"kind": "linear", "factor": 0.5}}),
@@ -92,7 +92,7 @@ fn errors_name_the_key_the_variant_and_both_values() {
         ),
         (
             json!({"attention": {"kind": "windw"}}),
-            "attention: there is no `windw`",
+            "attention: `windw` is not known",
         ),
         (json!({"attention": {"kind": "window"}}), "size"),
         (

@@ -1,33 +1,36 @@
-//! Built-in text: generated articles that look like LaTeX mathematics, of which the exact entropy is known.
+//! Built-in text: generated articles that look like LaTeX mathematics and have a known entropy.
 //!
 //! # The text
-//! An article is a sequence of sentences from [`SENTENCES`], each chosen with its weight and
-//! independently of all before it. A sentence with `<new>` introduces a notion, numbered 1, 2, ... in the
-//! order of the text, with four attributes: name, symbol, quantity and value, all uniform and
-//! independent. A sentence with `<ref>` comes back to notion `t - lag`, where `t` notions exist and
-//! `lag` is drawn from 1 to `t - 1` with weights near `1 / (lag + 1)^2`, and repeats some of its
-//! attributes; none does before there are [`OPENING`] notions. After [`STATEMENTS`] notions the article
-//! ends. Only integers and a fixed random generator make the text: it is the same on every machine.
+//! An article is a sequence of sentences from [`SENTENCES`], drawn independently by their weights.
+//! A sentence with `<new>` introduces a notion. Notions are numbered 1, 2, ... in the order of the
+//! text and have four attributes: name, symbol, quantity and value, all uniform and independent. A
+//! sentence with `<ref>` refers back to notion `t - lag`, where `t` is the number of notions so far
+//! and `lag` is drawn from 1 to `t - 1` with weights close to `1 / (lag + 1)^2`, and repeats some
+//! of its attributes. Such sentences start after [`OPENING`] notions; after [`STATEMENTS`] notions
+//! the article ends. The text depends only on integers and a fixed random generator, so it is the
+//! same on every machine.
 //!
-//! It can be read in one way only: numbers have three digits, values six, and no sentence's start (up
-//! to its first slot) and no word is the beginning of another of its kind. So the probability of the text
-//! is the product of the probabilities of its choices; each is a [`Piece`].
+//! The text can be parsed in only one way: numbers have three digits, values six, no start of a
+//! sentence (up to its first slot) is a prefix of another, and no word is a prefix of another word
+//! of its kind. The probability of the text is therefore the product of the probabilities of its
+//! choices; each choice is a [`Piece`].
 //!
-//! # What a reader of `text[from..]` knows
-//! The loss of a piece given `text[from..]` is that of the best reader who is also told the state of the
-//! writer at `from`: how many notions exist, the place in the sentence, the number printed last, and
-//! the whole of a word that `from` cuts in two. This reader's probabilities are exact:
+//! # The loss given `text[from..]`
+//! The loss of a piece given `text[from..]` is the loss of the best reader who also knows the state
+//! of the writer at `from`: the number of notions, the position in the sentence, the number printed
+//! last, and the whole of a word that `from` cuts in two. The probabilities of this reader are
+//! exact:
 //!
-//! - a sentence: its weight over the sum of weights, since sentences are independent;
-//! - a number: the weight of its lag over the sum up to `t - 1`. The state and then the labels tell `t`;
-//!   nothing else that was cut off has a part in it;
-//! - an attribute of notion `i` that stands in `text[from..]` already: 1. The number of the notion was
-//!   printed before the attribute both times, so the reader knows that they are the same;
-//! - any other attribute: one over the number of possible ones. It is independent of all other
-//!   choices, and none depends on it, so nothing in sight tells anything about it.
+//! - a sentence has its weight over the sum of weights, because sentences are independent;
+//! - a number has the weight of its lag over the sum up to `t - 1`. The state and the labels since
+//!   then give `t`; nothing else in the missing text matters;
+//! - an attribute of notion `i` that occurs in `text[from..]` before has probability 1. The number
+//!   of the notion is printed before the attribute each time, so the reader can match the two;
+//! - any other attribute has one over the number of its possible texts. It is independent of all
+//!   other choices and none depends on it, so nothing in `text[from..]` tells anything about it.
 //!
-//! A model that reads `text[from..]` without being told the state knows less, so that its expected loss
-//! is no smaller. How many bytes were cut off counts as unknown.
+//! A model that reads `text[from..]` without the state knows less, so its expected loss is at least
+//! this. The number of missing bytes is unknown to both.
 
 mod words;
 
@@ -36,17 +39,17 @@ use std::ops::Range;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
-use crate::Document;
+use crate::document::Document;
 use words::*;
 
-/// Articles of the corpus `builtin:articles`: those of the seeds from 0 on.
+/// Number of articles of the corpus `builtin:articles`; their seeds start at 0.
 const HELD_OUT: u64 = 64;
-/// Notions of an article; with them it has about 200,000 bytes.
+/// Notions per article, which make about 200,000 bytes.
 const STATEMENTS: usize = 225;
-/// Notions introduced before any sentence comes back to one.
+/// Notions introduced before the first sentence with `<ref>`.
 const OPENING: usize = 10;
-/// The weight of a lag is this over the square of the lag plus one, rounded down: more than half of the references go to
-/// one of the two notions before the newest, one in fifty to one that is more than sixty back.
+/// The weight of a lag is this over the square of the lag plus one, rounded down. More than half of
+/// the references have a lag of 1 or 2, one in fifty a lag above 60.
 const LAG_WEIGHT: u64 = 1_000_000_000;
 
 const HEAD: &str = "\\documentclass{article}\n\\begin{document}\n";
@@ -59,19 +62,20 @@ pub struct Article {
     pieces: Vec<Piece>,
 }
 
-/// A stretch of an article that tells one choice of its writer; all between pieces is certain.
+/// A range of an article that holds one random choice. The text between pieces is certain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
-    /// Bytes of the text.
+    /// Byte range in the text.
     pub range: Range<usize>,
-    /// Nats when no copy is known.
+    /// Negative log likelihood if no earlier copy is visible, nats.
     nats: f64,
-    /// Where the last copy before it ends, if there is one.
+    /// End of the last earlier copy.
     copy_end: Option<usize>,
 }
 
 impl Piece {
-    /// Its true negative log likelihood given the text from byte `from` to its start, nats.
+    /// The exact negative log likelihood given the text from byte `from` to the start of the piece,
+    /// in nats.
     pub fn nll(&self, from: usize) -> f64 {
         match self.copy_end {
             Some(end) if end > from => 0.0,
@@ -81,7 +85,7 @@ impl Piece {
 }
 
 impl Article {
-    /// The article of a seed, about 200,000 bytes.
+    /// Generates the article of a seed, about 200,000 bytes.
     pub fn write(seed: u64) -> Self {
         let mut writer = Writer::new(seed);
         while writer.notions.len() < STATEMENTS {
@@ -93,14 +97,14 @@ impl Article {
         }
     }
 
-    /// The pieces in the order of the text, disjoint.
+    /// The pieces in text order; they do not overlap.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// The pieces that start at byte `from` or later, each with its true negative log likelihood (nats)
-    /// given the text from `from` to its start and the state of the writer at `from`. Costs what is
-    /// taken from it, and a binary search.
+    /// The pieces that start at byte `from` or later, each with its exact negative log likelihood
+    /// (nats) given the state of the writer at `from` and the text from there to the piece. The
+    /// first piece is found by binary search.
     pub fn nll(&self, from: usize) -> impl Iterator<Item = (Range<usize>, f64)> {
         let first = self
             .pieces
@@ -110,18 +114,19 @@ impl Article {
     }
 }
 
-/// The articles of the corpus `builtin:articles`, in its order; each is written when it is asked for.
+/// The articles of the corpus `builtin:articles`, in order; generated lazily.
 pub fn held_out_articles() -> impl Iterator<Item = Article> + Send {
     (0..HELD_OUT).map(Article::write)
 }
 
-/// Articles for training, without end; each is written when it is asked for. None of them is in the
-/// corpus `builtin:articles`, and those of two seeds differ.
+/// An endless stream of articles for training, generated lazily. None of them is in the corpus
+/// `builtin:articles`, and two seeds give different articles.
 pub fn training_articles(seed: u64) -> impl Iterator<Item = Article> + Send {
     let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
     std::iter::repeat_with(move || Article::write(seeds.next_u64() | 1 << 63))
 }
 
+/// The documents of the corpus `builtin:articles`.
 pub(crate) fn documents() -> impl Iterator<Item = Document> + Send {
     (1..).zip(held_out_articles()).map(|(number, article)| {
         let source = format!("article {number}");
@@ -130,24 +135,25 @@ pub(crate) fn documents() -> impl Iterator<Item = Document> + Send {
     })
 }
 
-/// What is known of one attribute of a notion.
+/// An attribute of a notion.
 struct Attribute {
     text: String,
-    /// How many texts were possible.
+    /// The number of possible texts.
     space: usize,
-    /// End of its last copy.
+    /// End of the last copy in the article.
     copy_end: Option<usize>,
 }
 
 /// Name, symbol, quantity and value.
 type Notion = [Attribute; 4];
 
+/// The state of an article under construction.
 struct Writer {
     rng: Xoshiro256PlusPlus,
     text: String,
     pieces: Vec<Piece>,
     notions: Vec<Notion>,
-    /// The number printed last, from 1.
+    /// The notion number printed last, from 1.
     number: usize,
 }
 
@@ -174,7 +180,8 @@ impl Writer {
         }
     }
 
-    /// Fills the slots of a sentence; the choice of the sentence is told by what stands before the first.
+    /// Writes a sentence with its slots filled. The text before the first slot is the piece that
+    /// tells which sentence was chosen.
     fn write(&mut self, sentence: &str, nats_of_choice: f64) {
         for (i, part) in sentence.split(['<', '>']).enumerate() {
             match (i, part) {
@@ -257,14 +264,14 @@ impl Writer {
         words[self.below(words.len() as u64) as usize]
     }
 
-    /// A number from 0 to `end - 1`; `rand`'s own ranges may change between its versions. Probabilities
-    /// are equal up to `end / 2^64`.
+    /// Draws from 0 to `end - 1`, uniform up to `end / 2^64`. `rand`'s own ranges may change
+    /// between its versions.
     fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.rng.next_u64()) * u128::from(end)) >> 64) as u64
     }
 }
 
-/// The sentences that may come when so many notions exist, with their weights.
+/// The sentences possible after this many notions, with their weights.
 fn sentences(notions: usize) -> impl Iterator<Item = (u64, &'static str)> + Clone {
     let can_refer = notions >= OPENING;
     let possible = move |sentence: &(u64, &str)| can_refer || !sentence.1.contains("<ref>");
@@ -275,7 +282,7 @@ fn lag_weight(lag: usize) -> u64 {
     LAG_WEIGHT / (lag as u64 + 1).pow(2)
 }
 
-/// What it costs to tell a choice of the given weight.
+/// The negative log likelihood of a choice by its weight.
 fn nats(total: u64, weight: u64) -> f64 {
     (total as f64 / weight as f64).ln()
 }
@@ -284,7 +291,7 @@ fn nats(total: u64, weight: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Adds up the probabilities of all that may come next, as the writer states them in nats.
+    /// The sum of probabilities given as nats.
     fn sum(nats: impl Iterator<Item = f64>) -> f64 {
         nats.map(|nats| (-nats).exp()).sum()
     }
@@ -304,7 +311,6 @@ mod tests {
         }
     }
 
-    /// A draw reaches every choice in proportion to its weight.
     #[test]
     fn draws_are_uniform() {
         let mut writer = Writer::new(1);

@@ -1,13 +1,13 @@
-//! What a chat model of the Qwen family is given: the prompt of a turn, as Qwen's code builds it.
+//! Chat prompts, built as in Qwen's code.
 
-use crate::Tokenizer;
+use crate::tokenizer::Tokenizer;
 
-/// How turns become a prompt (`chat_format` in `generation_config.json`).
+/// The layout of a prompt (`chat_format` in `generation_config.json`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChatFormat {
-    /// `<|im_start|>role\ntext<|im_end|>` for each message: chat models.
+    /// `<|im_start|>role\ntext<|im_end|>` for each message, for chat models.
     ChatMl,
-    /// The question alone, without system prompt and history: base models.
+    /// The question alone, without system prompt and history, for base models.
     Raw,
 }
 
@@ -18,7 +18,9 @@ impl std::str::FromStr for ChatFormat {
         match name {
             "chatml" => Ok(ChatFormat::ChatMl),
             "raw" => Ok(ChatFormat::Raw),
-            _ => Err("the formats are chatml and raw".to_owned()),
+            _ => Err(format!(
+                "no chat format {name:?}; the formats are chatml and raw"
+            )),
         }
     }
 }
@@ -26,20 +28,21 @@ impl std::str::FromStr for ChatFormat {
 /// A conversation so far.
 #[derive(Clone, Debug)]
 pub struct Chat {
-    /// How it becomes a prompt.
+    /// The layout of the prompt.
     pub format: ChatFormat,
     /// The system prompt.
     pub system: String,
-    /// Questions and answers, oldest first.
+    /// Questions with their answers, oldest first.
     pub history: Vec<(String, String)>,
-    /// Tokens that system prompt and history may have together; older turns are left out (`max_window_size`).
+    /// System prompt and history must have fewer tokens than this (`max_window_size`); older turns
+    /// are left out.
     pub window: usize,
 }
 
 impl Chat {
-    /// Token ids of the prompt for a question (`make_context` in QwenLM's `qwen_generation_utils.py`): special tokens
-    /// only where the format puts them, so that their names in a message are text. Of the history the last turns
-    /// are kept, as many as fit.
+    /// Token ids of the prompt for a question, as `make_context` in QwenLM's
+    /// `qwen_generation_utils.py` builds it. The name of a special token inside a message is
+    /// ordinary text. The history is cut to the newest turns that fit.
     pub fn prompt(&self, tokenizer: &Tokenizer, question: &str) -> Vec<u32> {
         if self.format == ChatFormat::Raw {
             return tokenizer.encode(question);
@@ -74,7 +77,7 @@ impl Chat {
         [system, turns.concat(), parts.map(Vec::as_slice).concat()].concat()
     }
 
-    /// Tokens that end an answer.
+    /// Token ids that end an answer.
     pub fn stops(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         match self.format {
             ChatFormat::ChatMl => Self::marks(tokenizer).to_vec(),

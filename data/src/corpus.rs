@@ -1,28 +1,18 @@
+//! Corpora: documents from files or from the built-in articles.
+
 use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::iter;
 use std::path::{Component, Path, PathBuf};
 
-use crate::text::Compression;
-use crate::{DataError, articles, parquet, text};
+use crate::document::{Document, Documents};
+use crate::error::DataError;
+use crate::format::Format;
+use crate::{articles, parquet, text};
 
-/// The corpus of generated articles, as [`Corpus::open`] takes it.
+/// The name under which [`Corpus::open`] takes the corpus of generated articles.
 pub const BUILTIN_ARTICLES: &str = "builtin:articles";
-pub(crate) const KNOWN_EXTENSIONS: &str =
-    ".txt, .jsonl, both also with .gz or .zst after it, and .parquet";
-
-/// One text and where it comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// The file, relative to the folder the corpus was opened at, and the place in it, both counted
-    /// from 1: `b/notes.txt`, `train.jsonl.zst:17` or `train.parquet row 3`.
-    pub source: String,
-    /// The text.
-    pub text: String,
-}
-
-pub(crate) type Documents<'a> = Box<dyn Iterator<Item = Result<Document, DataError>> + Send + 'a>;
 
 /// A sequence of documents, streamed from files or generated.
 pub struct Corpus {
@@ -32,19 +22,24 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Finds the files of a corpus; none is read yet.
+    /// Finds the files of a corpus without reading them.
     ///
-    /// `spec` is a file, a folder, a pattern such as `arxiv/**/*.jsonl.zst`, or `builtin:articles`. A
-    /// folder gives the files of known extensions in it and below, without hidden ones and without
-    /// following links to folders. Files are taken in the order of their paths.
+    /// `spec` is a file, a folder, a pattern such as `arxiv/**/*.jsonl.zst`, or `builtin:articles`.
+    /// A folder stands for all files with a known extension in it and below, except hidden ones;
+    /// links to folders are not followed. Files are sorted by path.
     ///
     /// `text_field` is the JSON field or Parquet column that holds the text, usually `text`.
+    ///
+    /// # Errors
+    /// A path or pattern that leads to no file, a folder that cannot be read, an unknown extension
+    /// or built-in corpus.
     pub fn open(spec: &str, text_field: &str) -> Result<Self, DataError> {
         let path = Path::new(spec);
         let (folder, mut files) = if spec.starts_with("builtin:") {
             if spec != BUILTIN_ARTICLES {
                 return Err(DataError::UnknownBuiltin {
                     spec: spec.to_owned(),
+                    known: BUILTIN_ARTICLES,
                 });
             }
             (PathBuf::new(), Vec::new())
@@ -82,12 +77,12 @@ impl Corpus {
         })
     }
 
-    /// The files in the order they are read; none for a built-in corpus.
+    /// The files in reading order; empty for a built-in corpus.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Reads the documents from the first file on, one at a time. The first error ends the sequence.
+    /// Reads the documents in order, one at a time. The first error ends the sequence.
     pub fn documents(&self) -> Box<dyn Iterator<Item = Result<Document, DataError>> + Send + '_> {
         if self.files.is_empty() {
             return Box::new(articles::documents().map(Ok));
@@ -118,7 +113,7 @@ impl Corpus {
         }
     }
 
-    /// The path below the corpus folder, the same on every machine.
+    /// The path relative to the corpus folder, with `/` on every system.
     fn name(&self, path: &Path) -> String {
         let below = path.strip_prefix(&self.folder).unwrap_or(path);
         let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
@@ -126,34 +121,7 @@ impl Corpus {
     }
 }
 
-enum Format {
-    Text(Compression),
-    JsonLines(Compression),
-    Parquet,
-}
-
-impl Format {
-    fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-        let (name, compression) = if let Some(name) = name.strip_suffix(".gz") {
-            (name, Compression::Gzip)
-        } else if let Some(name) = name.strip_suffix(".zst") {
-            (name, Compression::Zstd)
-        } else if name.ends_with(".parquet") {
-            return Some(Self::Parquet);
-        } else {
-            (name.as_str(), Compression::None)
-        };
-        if name.ends_with(".txt") {
-            Some(Self::Text(compression))
-        } else if name.ends_with(".jsonl") {
-            Some(Self::JsonLines(compression))
-        } else {
-            None
-        }
-    }
-}
-
+/// Adds the corpus files in a folder and below, without hidden ones.
 fn find_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let error = |reason| DataError::Io {
         path: folder.to_owned(),
@@ -174,10 +142,11 @@ fn find_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> 
     Ok(())
 }
 
+/// The files that match a pattern, each once.
 fn match_files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     let options = glob::MatchOptions {
         require_literal_leading_dot: true,
-        // The default is without regard to case.
+        // The default ignores case.
         ..glob::MatchOptions::new()
     };
     let paths = glob::glob_with(pattern, options).map_err(|error| DataError::BadPattern {
@@ -194,7 +163,7 @@ fn match_files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
             files.push(path);
         }
     }
-    // `**` follows links to folders, and may come to the same file by several ways.
+    // `**` follows links to folders and may reach a file by several paths.
     let mut seen = HashSet::new();
     files.retain(|path| path.canonicalize().map_or(true, |path| seen.insert(path)));
     if files.is_empty() {

@@ -1,12 +1,14 @@
+//! Errors of vocabularies and corpora.
+
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::corpus::{BUILTIN_ARTICLES, KNOWN_EXTENSIONS};
+use crate::format::KNOWN_EXTENSIONS;
 
-/// What can go wrong with a vocabulary or a corpus. Each message is complete: it names the file and
-/// the place, and says what to do next.
+/// An error in a vocabulary or a corpus. The message names the file and the place in it and says
+/// what to do.
 #[derive(Debug, Error)]
 pub enum DataError {
     /// A file or folder could not be read.
@@ -14,12 +16,12 @@ pub enum DataError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         reason: io::Error,
     },
 
-    /// A line of a vocabulary file is wrong.
-    #[error("{}:{line}: {problem}; a vocabulary line is `base64-of-the-token rank`, as in qwen.tiktoken", path.display())]
+    /// A line of a vocabulary file cannot be parsed or repeats another one.
+    #[error("{}:{line}: {problem}; each line must be a token in base64, a space and its rank, as in qwen.tiktoken", path.display())]
     VocabularyLine {
         /// The vocabulary file.
         path: PathBuf,
@@ -29,8 +31,8 @@ pub enum DataError {
         problem: String,
     },
 
-    /// A vocabulary file is wrong as a whole.
-    #[error("{}: {problem}; fetch the complete vocabulary file again, such as the qwen.tiktoken beside the checkpoint", path.display())]
+    /// A vocabulary file is incomplete.
+    #[error("{}: {problem}; fetch the file again (for Qwen it is the qwen.tiktoken next to the checkpoint)", path.display())]
     Vocabulary {
         /// The vocabulary file.
         path: PathBuf,
@@ -39,7 +41,7 @@ pub enum DataError {
     },
 
     /// A token id lies outside the vocabulary.
-    #[error("token id {id} is outside the vocabulary of {size} tokens (0 to {}); use the tokenizer the ids were made with", size - 1)]
+    #[error("token id {id} is outside the vocabulary of {size} tokens (0 to {}); decode with the tokenizer that made the ids", size - 1)]
     UnknownToken {
         /// The id.
         id: u32,
@@ -58,7 +60,7 @@ pub enum DataError {
 
     /// A glob pattern is malformed.
     #[error(
-        "corpus {pattern}: not a valid pattern: {reason}; `*` stands for any name, `**` for any folders, `[ab]` for one of the letters"
+        "corpus {pattern}: not a valid pattern: {reason}; `*` matches any name, `**` any folders, `[ab]` one of the letters"
     )]
     BadPattern {
         /// The pattern as the user wrote it.
@@ -76,25 +78,27 @@ pub enum DataError {
         current: PathBuf,
     },
 
-    /// A folder holds no file of a known extension.
-    #[error("{}: no corpus file in this folder or below it; known extensions: {KNOWN_EXTENSIONS}", path.display())]
+    /// A folder contains no file with a known extension.
+    #[error("{}: no corpus file in this folder or below it; put files there with one of the extensions {KNOWN_EXTENSIONS}", path.display())]
     NoCorpusFiles {
         /// The folder.
         path: PathBuf,
     },
 
-    /// A file's extension names no known format.
-    #[error("{}: unknown extension; known ones: {KNOWN_EXTENSIONS}; rename or convert the file, or narrow the pattern that matched it", path.display())]
+    /// A file's extension is unknown.
+    #[error("{}: unknown extension; known are {KNOWN_EXTENSIONS}; rename or convert the file, or narrow the pattern that matched it", path.display())]
     UnknownExtension {
         /// The file.
         path: PathBuf,
     },
 
     /// There is no built-in corpus of this name.
-    #[error("corpus {spec}: no built-in corpus of this name; there is `{BUILTIN_ARTICLES}`")]
+    #[error("corpus {spec}: no built-in corpus of this name; the only one is `{known}`")]
     UnknownBuiltin {
         /// The corpus as the user wrote it.
         spec: String,
+        /// The name of the built-in corpus.
+        known: &'static str,
     },
 
     /// A compressed file is truncated or damaged.
@@ -104,7 +108,7 @@ pub enum DataError {
         path: PathBuf,
         /// `gzip` or `zstd`.
         format: &'static str,
-        /// What the decompressor said.
+        /// The decompressor's message.
         reason: io::Error,
     },
 
@@ -120,7 +124,7 @@ pub enum DataError {
     },
 
     /// A line of a JSON Lines file is not a JSON object.
-    #[error("{}:{line}: not a JSON object: {reason}; a .jsonl file holds one object a line", path.display())]
+    #[error("{}:{line}: not a JSON object: {reason}; a .jsonl file has one object per line", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -131,7 +135,7 @@ pub enum DataError {
     },
 
     /// A JSON object lacks the text field.
-    #[error("{}:{line}: no field {field:?}; fields found: {found}; set text_field to one of them", path.display())]
+    #[error("{}:{line}: no field {field:?}; fields found: {found}; choose one of them as the text field", path.display())]
     MissingField {
         /// The file.
         path: PathBuf,
@@ -144,7 +148,7 @@ pub enum DataError {
     },
 
     /// The text field of a JSON object is not a string.
-    #[error("{}:{line}: field {field:?} is {found}, not a string; set the text field to one that holds text", path.display())]
+    #[error("{}:{line}: field {field:?} is {found}, not a string; choose a field that holds text", path.display())]
     FieldNotString {
         /// The file.
         path: PathBuf,
@@ -152,7 +156,7 @@ pub enum DataError {
         line: usize,
         /// The field looked for.
         field: String,
-        /// What it holds.
+        /// The type of its value.
         found: &'static str,
     },
 
@@ -161,12 +165,12 @@ pub enum DataError {
     Parquet {
         /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The reader's message.
         reason: String,
     },
 
     /// A Parquet file lacks the text column.
-    #[error("{}: no column {column:?}; columns found: {found}; set text_field to one of them", path.display())]
+    #[error("{}: no column {column:?}; columns found: {found}; choose one of them as the text field", path.display())]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -176,14 +180,14 @@ pub enum DataError {
         found: String,
     },
 
-    /// The text column of a Parquet file does not hold strings.
-    #[error("{}: column {column:?} is {found}, not a plain string column; set the text field to one that holds text", path.display())]
+    /// The text column of a Parquet file is not a plain string column.
+    #[error("{}: column {column:?} is {found}, not a plain string column; choose a column that holds text", path.display())]
     ColumnNotText {
         /// The file.
         path: PathBuf,
         /// The column looked for.
         column: String,
-        /// What it is.
+        /// The type of the column.
         found: String,
     },
 

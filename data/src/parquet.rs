@@ -1,8 +1,10 @@
 //! The text column of Parquet files.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::Once;
 
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
@@ -11,10 +13,10 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use crate::corpus::Documents;
-use crate::{DataError, Document};
+use crate::document::{Document, Documents};
+use crate::error::DataError;
 
-/// A Parquet file as one document a row; rows without a value are skipped.
+/// Reads a Parquet file as one document per row, skipping rows without a value.
 pub(crate) fn rows<'a>(
     path: &'a Path,
     name: String,
@@ -42,6 +44,7 @@ pub(crate) fn rows<'a>(
     Ok(Box::new(rows))
 }
 
+/// The iterator of [`rows`].
 struct Rows<'a> {
     path: &'a Path,
     name: String,
@@ -50,17 +53,17 @@ struct Rows<'a> {
     column: usize,
     next_group: usize,
     group: Option<ColumnReaderImpl<ByteArrayType>>,
-    /// Rows of the current group not yet read.
+    /// Unread rows of the current group.
     rows_left: i64,
-    /// Rows read so far, over all groups.
+    /// Rows read so far, in all groups.
     row: usize,
     values: Vec<ByteArray>,
-    /// 1 where an optional column has a value, 0 where it is null; the reader wants a place for them.
+    /// Definition levels: 1 for a value, 0 for a null. The reader needs a buffer for them.
     levels: Vec<i16>,
 }
 
 impl Rows<'_> {
-    /// The next value in the column, a null being `Some(None)`.
+    /// The next value of the column: `Some(None)` for a null, `None` at the end of the file.
     fn next_value(&mut self) -> Result<Option<Option<ByteArray>>, ParquetError> {
         while self.rows_left == 0 {
             if self.next_group == self.file.num_row_groups() {
@@ -118,6 +121,7 @@ impl Iterator for Rows<'_> {
     }
 }
 
+/// The index of the text column, which must be a plain column of byte arrays.
 fn find_column(path: &Path, schema: &SchemaDescriptor, field: &str) -> Result<usize, DataError> {
     let columns = schema.columns();
     let Some(index) = columns.iter().position(|c| c.path().parts()[0] == field) else {
@@ -145,9 +149,21 @@ fn find_column(path: &Path, schema: &SchemaDescriptor, field: &str) -> Result<us
     })
 }
 
-/// Runs the Parquet reader, which panics on some damaged files instead of returning an error.
+thread_local! {
+    /// True while this thread is inside [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls the Parquet crate, which panics on some damaged files. A panic becomes an error, and
+/// nothing is printed.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
-    let reason = match panic::catch_unwind(AssertUnwindSafe(read)) {
+    silence_guarded_panics();
+    GUARDED.set(true);
+    // After a panic the reader is in an unknown state; the error that follows ends the corpus, and
+    // the reader is not used again.
+    let result = panic::catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(false);
+    let reason = match result {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the file is damaged".to_owned(),
@@ -156,4 +172,18 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Re
         path: path.to_owned(),
         reason,
     })
+}
+
+/// Installs, once per process, a panic hook that ignores panics inside [`guarded`] and passes all
+/// others to the hook that was installed before.
+fn silence_guarded_panics() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                previous(info);
+            }
+        }));
+    });
 }

@@ -8,30 +8,23 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
 
-use crate::corpus::Documents;
-use crate::{DataError, Document};
+use crate::document::{Document, Documents};
+use crate::error::DataError;
+use crate::format::Compression;
 
-/// The largest window `zstd --long` can ask for, as a power of two.
+/// Log2 of the largest window of `zstd --long`.
 const ZSTD_WINDOW_LOG: u32 = 31;
-/// Some editors begin every file with it.
+/// Some editors put it at the start of every file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// How a text file is compressed.
-#[derive(Clone, Copy)]
-pub(crate) enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-/// A text file as one document.
+/// Reads a text file as one document.
 pub(crate) fn whole_file<'a>(
     path: &'a Path,
     name: String,
     compression: Compression,
 ) -> Result<Documents<'a>, DataError> {
     let mut reader = open(path, compression)?;
-    // Opened here, read when the document is asked for.
+    // The file is opened here and read on demand.
     let read = move || {
         let mut bytes = Vec::new();
         reader
@@ -43,7 +36,7 @@ pub(crate) fn whole_file<'a>(
     Ok(Box::new(iter::once_with(read)))
 }
 
-/// A JSON Lines file as one document a line; blank lines are skipped.
+/// Reads a JSON Lines file as one document per line, skipping blank lines.
 pub(crate) fn json_lines<'a>(
     path: &'a Path,
     name: String,
@@ -72,6 +65,7 @@ pub(crate) fn json_lines<'a>(
     })))
 }
 
+/// The text in a field of the JSON object on a line.
 fn text_field(path: &Path, line: usize, bytes: &[u8], field: &str) -> Result<String, DataError> {
     let json_error = |reason: String| DataError::Json {
         path: path.to_owned(),
@@ -80,7 +74,7 @@ fn text_field(path: &Path, line: usize, bytes: &[u8], field: &str) -> Result<Str
     };
     let text = decode(path, line, bytes)?.trim_ascii_end();
     let value: Value = serde_json::from_str(text).map_err(|error| {
-        // The parser calls every line the first.
+        // The parser sees one line, so its line number is always 1.
         let message = error.to_string();
         let what = message.split(" at line ").next().unwrap_or(&message);
         json_error(format!("{what} at column {}", error.column()))
@@ -113,6 +107,7 @@ fn text_field(path: &Path, line: usize, bytes: &[u8], field: &str) -> Result<Str
     }
 }
 
+/// The type of a JSON value, for error messages.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -152,8 +147,7 @@ fn read_error(path: &Path, compression: Compression, reason: io::Error) -> DataE
     }
 }
 
-/// The text of bytes that start at a line of a file, without the byte order mark that some editors
-/// put at the start of a file.
+/// Decodes bytes that start at line `line` of a file; a byte order mark on line 1 is dropped.
 fn decode<'a>(path: &Path, line: usize, bytes: &'a [u8]) -> Result<&'a str, DataError> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let valid = &bytes[..error.valid_up_to()];

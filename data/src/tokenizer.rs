@@ -1,3 +1,5 @@
+//! Qwen's byte-pair tokenizer.
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs;
@@ -8,23 +10,24 @@ use base64::engine::general_purpose::STANDARD;
 use tiktoken_rs::CoreBPE;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::DataError;
+use crate::error::DataError;
 
-/// Qwen's split pattern: text is first cut into these pieces, and byte pairs merge only within a piece.
+/// Qwen's split pattern. Text is first cut into these pieces; byte pairs merge only within a piece.
 pub const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// The regex engine keeps one backtracking entry per character for `\s+(?!\S)` and gives up at a million.
-/// Longer blanks than this many bytes are therefore cut out beforehand, see [`find_blank`].
+/// Blanks of at least this many bytes are encoded without the split pattern, see [`find_blank`]:
+/// the regex engine keeps one backtracking entry per character for `\s+(?!\S)` and fails at a
+/// million.
 const LONG_BLANK: usize = 10_000;
 
 /// Qwen's byte-pair tokenizer over any `.tiktoken` vocabulary.
 ///
-/// Text is normalised to NFC, cut by Qwen's split pattern, and merged within each piece. The 208 special
-/// tokens `<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and `<|extra_0|>` to `<|extra_204|>` take the ids
-/// after the last rank.
+/// Text is normalised to NFC, cut by [`SPLIT`], and merged within each piece. The 208 special
+/// tokens `<|endoftext|>`, `<|im_start|>`, `<|im_end|>` and `<|extra_0|>` to `<|extra_204|>` have
+/// the ids after the last rank.
 pub struct Tokenizer {
     pieces: CoreBPE,
-    /// Encodes a whole blank as one piece: the tokens that can occur in white space, without the split.
+    /// Encodes a blank as one piece; has only the tokens that can occur in one.
     blanks: CoreBPE,
     special: Vec<String>,
     ranks: usize,
@@ -32,7 +35,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `.tiktoken` vocabulary: a line per token, its bytes in base64 and its rank, in any order.
+    /// Reads a `.tiktoken` vocabulary: on each line the bytes of a token in base64 and its rank, in
+    /// any order.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a malformed line, a repeated token, ranks with a gap, or a byte
+    /// that has no token of its own.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
         let bytes = fs::read(path).map_err(|reason| DataError::Io {
             path: path.to_owned(),
@@ -41,13 +49,17 @@ impl Tokenizer {
         Self::from_bytes(path, &bytes)
     }
 
-    /// [`Tokenizer::from_file`] from the file's content; `path` names it in errors.
+    /// [`Tokenizer::from_file`] on the content of a file; `path` is its name in errors.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::from_file`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, DataError> {
         let tokens = parse(path, bytes)?;
         Ok(Self::new(tokens, blake3::hash(bytes)))
     }
 
-    /// The vocabulary of `builtin:random`: every byte is a token whose rank is the byte, and nothing merges.
+    /// The vocabulary of `builtin:random`: each byte is a token with the byte as its rank, and
+    /// nothing merges.
     pub fn bytes() -> Self {
         let tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         let file: String = tokens
@@ -92,14 +104,14 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text. The name of a special token is ordinary text.
+    /// Encodes a text. The name of a special token is ordinary text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
         self.encode_plain(&normalised(text), LONG_BLANK, &mut ids);
         ids
     }
 
-    /// The ids of a text, where the name of a special token stands for that token.
+    /// Encodes a text in which the name of a special token stands for that token.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         let text = normalised(text);
         let mut ids = Vec::new();
@@ -117,12 +129,18 @@ impl Tokenizer {
         ids
     }
 
-    /// The text of ids. Bytes that are not UTF-8, as when a character is cut in half, become U+FFFD.
+    /// Decodes ids to text. Bytes that are not UTF-8, such as half a character, become U+FFFD.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
         Ok(String::from_utf8_lossy(&self.decode_bytes(ids)?).into_owned())
     }
 
-    /// The bytes of ids: what one token stands for need not be whole characters.
+    /// Decodes ids to bytes: a token may have only part of a character.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>, DataError> {
         (self.pieces.decode_bytes(ids)).map_err(|error| DataError::UnknownToken {
             id: error.token,
@@ -130,28 +148,31 @@ impl Tokenizer {
         })
     }
 
-    /// The bytes of text that each id stands for.
+    /// The number of bytes of each token.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
     pub fn byte_lengths(&self, ids: &[u32]) -> Result<Vec<usize>, DataError> {
         let length = |&id| Ok(self.decode_bytes(&[id])?.len());
         ids.iter().map(length).collect()
     }
 
-    /// The number of ordinary tokens, whose ids come before those of the special ones.
+    /// The number of ordinary tokens. Special tokens have the ids after them.
     pub fn ranks(&self) -> usize {
         self.ranks
     }
 
-    /// The number of tokens, special ones included.
+    /// The number of tokens, including special ones.
     pub fn vocab_size(&self) -> usize {
         self.ranks + self.special.len()
     }
 
-    /// `<|endoftext|>`, which ends a document.
+    /// The id of `<|endoftext|>`, which ends a document.
     pub fn end_of_text(&self) -> u32 {
         self.ranks as u32
     }
 
-    /// Whether an id is a special token's.
+    /// True for the id of a special token.
     pub fn is_special(&self, id: u32) -> bool {
         (self.ranks..self.vocab_size()).contains(&(id as usize))
     }
@@ -161,6 +182,7 @@ impl Tokenizer {
         &self.digest
     }
 
+    /// Appends the ids of a normalised text; blanks of `long_blank` bytes or more bypass the split.
     fn encode_plain(&self, mut text: &str, long_blank: usize, ids: &mut Vec<u32>) {
         while let Some((start, end)) = find_blank(text, long_blank) {
             ids.extend(self.pieces.encode_ordinary(&text[..start]));
@@ -179,12 +201,13 @@ fn is_blank(c: char) -> bool {
     c.is_whitespace() && c != '\r' && c != '\n'
 }
 
-/// The first stretch of at least `min` bytes that `\s+(?!\S)` matches as one piece.
+/// The first piece of at least `min` bytes that `\s+(?!\S)` matches, as a byte range.
 ///
-/// Before other text such a piece is a maximal run of blanks (white space without line ends) but for its
-/// last character; at the end of the text it is the whole run. Before a line end there is none: there
-/// `\s*[\r\n]+` takes the run. No other alternative of the pattern goes from something else into
-/// the run, and none looks back, so that both sides of the piece can be encoded on their own.
+/// Take a maximal run of blanks (white space without line ends). Before other text the piece is the
+/// run without its last character; at the end of the text it is the whole run. Before a line end
+/// there is no such piece, because `\s*[\r\n]+` takes the run. No other alternative of the pattern
+/// reaches from other text into the run, and none looks back, so both sides of the piece can be
+/// encoded separately.
 fn find_blank(text: &str, min: usize) -> Option<(usize, usize)> {
     let mut start = 0;
     loop {
@@ -204,7 +227,7 @@ fn find_blank(text: &str, min: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// The tokens of a `.tiktoken` file by rank.
+/// Parses a `.tiktoken` file; returns the tokens by rank.
 fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<u8>>, DataError> {
     let file_error = |problem: String| DataError::Vocabulary {
         path: path.to_owned(),
@@ -280,7 +303,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<u8>>, DataError> {
     Ok(tokens)
 }
 
-/// The beginning of a word from a file that may be anything at all.
+/// The first 40 characters of a word: the file may be of any kind and its words of any length.
 fn shortened(word: &str) -> String {
     match word.char_indices().nth(40) {
         Some((end, _)) => format!("{}...", &word[..end]),
@@ -292,7 +315,7 @@ fn shortened(word: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A small vocabulary that merges across all kinds of blanks.
+    /// A small vocabulary with merges across all kinds of blanks.
     fn merging() -> Tokenizer {
         let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         for token in [

@@ -1,5 +1,5 @@
-//! The built-in articles: the same everywhere, read back from the text alone, with the entropy that their
-//! rules imply.
+//! The built-in articles: the same on every machine, and with the likelihoods that a parser of the
+//! text computes independently.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -48,8 +48,8 @@ fn training_never_sees_them() {
     assert!(stream(0).eq(stream(0)));
 }
 
-/// Sentences and weights, as the documentation states them. Slots: `@` and `#` numbers, new and old; `N`ame,
-/// `S`ymbol, `Q`uantity, `V`alue; `*` topic.
+/// Sentences and weights, as documented. Slots: `@` number of a new notion, `#` of an old one,
+/// `N`ame, `S`ymbol, `Q`uantity, `V`alue, `*` topic.
 const SENTENCES: [(u64, &str); 12] = [
     (
         3,
@@ -75,18 +75,18 @@ const SENTENCES: [(u64, &str); 12] = [
 ];
 const HEAD: &str = "\\documentclass{article}\n\\begin{document}\n";
 
-/// Reads an article back from a sentence's beginning, knowing the rules and how many notions exist.
+/// Parses an article from the start of a sentence, given the number of notions before.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
     notions: usize,
     number: usize,
-    /// Attributes seen.
+    /// Attributes seen, by notion and kind.
     seen: HashMap<(usize, char), &'a str>,
     pieces: Vec<(Range<usize>, f64)>,
-    /// Where sentences begin, and how many notions exist there.
+    /// The start of each sentence and the number of notions before it.
     sentences: Vec<(usize, usize)>,
-    /// How often each sentence and each lag was chosen, and how often that was to be expected.
+    /// Observed and expected counts of each sentence and each power of two of lags.
     chosen: HashMap<(char, usize), (f64, f64)>,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    /// Reads so many sentences, or all.
+    /// Reads this many sentences, or up to the end.
     fn read(&mut self, sentences: usize) {
         for _ in 0..sentences {
             if self.notions == 225 {
@@ -239,7 +239,7 @@ fn the_text_alone_gives_the_choices_and_their_probabilities() {
     }
 }
 
-/// The reader of a part has a memory of its own, with nothing in it at first.
+/// A reader that starts inside an article has seen no attribute before.
 #[test]
 fn a_reader_of_a_part_finds_the_truncated_loss() {
     let article = Article::write(3);
@@ -334,12 +334,12 @@ fn what_is_cut_off_costs() {
         assert!(of_half(from) >= previous);
         previous = of_half(from);
     }
-    // The whole past is the text from 0 on.
+    // A piece costs most without context and least with all of it.
     for piece in article.pieces() {
         assert!(piece.nll(piece.range.start) >= piece.nll(0));
     }
 
-    // The edge: a copy that is cut counts as visible, one that ends at the cut does not.
+    // A copy that the cut goes through is visible; one that ends at the cut is not.
     let text = |range: &Range<usize>| &article.text[range.clone()];
     let is_value = |text: &str| text.contains("{,}");
     let values: Vec<_> = (article.pieces().iter())
@@ -362,7 +362,7 @@ fn what_is_cut_off_costs() {
     assert!(copies > 500);
 }
 
-/// What the corpus is for: much of it repeats what was said long before.
+/// The floor falls with longer contexts, because much of an article repeats text from long before.
 #[test]
 fn a_long_memory_pays() {
     let articles: Vec<Article> = held_out_articles().take(8).collect();

@@ -1,5 +1,5 @@
-//! The prompt of a conversation, against a golden list: made with Python's `tiktoken` by the rules of QwenLM's
-//! `make_context`.
+//! Prompts of conversations, compared with golden ids made with Python's `tiktoken` by the rules of
+//! QwenLM's `make_context`.
 
 use std::io::Write;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn chat(window: usize) -> Chat {
 fn a_conversation_becomes_the_golden_list() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/qwen/qwen.tiktoken");
     if !file.exists() {
-        let line = b"skipped: qwen/qwen.tiktoken is not beside the repository (1 check)\n";
+        let line = b"skipped: qwen/qwen.tiktoken is not in ../shared (1 check)\n";
         std::io::stderr().write_all(line).unwrap();
         return;
     }
@@ -44,7 +44,7 @@ fn a_conversation_becomes_the_golden_list() {
     for (window, turns) in [
         (6144, [&FIRST[..], &SECOND].concat()),
         (59, [&FIRST[..], &SECOND].concat()),
-        // Together they take 58 tokens, and must take fewer than the window.
+        // System prompt and history have 58 tokens; the window must be larger.
         (58, SECOND.to_vec()),
         (40, SECOND.to_vec()),
         (39, Vec::new()),

@@ -1,6 +1,5 @@
-//! Where a model runs: `--device`, and `longspan devices`.
+//! Devices by name: `cpu`, `cuda`, `wgpu:1`.
 
-use std::fmt::Write;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
@@ -13,10 +12,10 @@ use burn::tensor::Device;
 ))]
 use burn::tensor::DeviceType;
 
-/// A kind of device. A GPU's goes by the name of its cargo feature.
+/// A kind of device; a GPU's name is its cargo feature.
 struct Kind {
     name: &'static str,
-    /// All devices of the kind; nothing where this build has no code for it.
+    /// All devices of the kind; `None` in a build without its feature.
     devices: Option<fn() -> Vec<Device>>,
 }
 
@@ -43,7 +42,7 @@ const KINDS: [Kind; 5] = [
     gpu!("rocm", Rocm),
 ];
 
-/// A device that this build has code for, by name: `cpu`, `cuda`, `wgpu:1`.
+/// A device that this build supports, by name.
 #[derive(Clone, Copy)]
 pub struct DeviceName {
     /// Of [`KINDS`].
@@ -73,7 +72,7 @@ impl FromStr for DeviceName {
             None => 0,
             Some(index) => index
                 .parse()
-                .map_err(|_| format!("\"{index}\" is no number of a device"))?,
+                .map_err(|_| format!("\"{index}\" is not the number of a device"))?,
         };
         Ok(Self { kind, index })
     }
@@ -88,38 +87,38 @@ impl DeviceName {
         let Kind { name, devices } = &KINDS[self.kind];
         let devices = devices.expect("a name is parsed only if there is code for it")();
         let count = devices.len();
-        ensure!(count > 0, "--device {name}: no such device on this machine");
+        ensure!(count > 0, "device {name}: no such device on this machine");
         let mut devices = devices.into_iter();
         devices.nth(self.index).with_context(|| {
             let index = self.index;
-            format!("--device {name}:{index}: there are {count}, counted from 0")
+            format!("device {name}:{index}: there are {count}, counted from 0")
         })
     }
 }
 
-/// Prints every device, and what the other kinds take.
-pub fn list() -> Result<()> {
+/// Every device, one a line, and the cargo feature that each other kind needs.
+pub fn list() -> String {
     let mut out = String::new();
     for Kind { name, devices } in KINDS {
         let Some(devices) = devices.map(|devices| devices()) else {
-            writeln!(out, "{name:<8} not in this build: --features {name}")?;
+            out += &format!("{name:<8} not in this build: --features {name}\n");
             continue;
         };
         if devices.is_empty() {
-            writeln!(out, "{name:<8} none found")?;
+            out += &format!("{name:<8} none found\n");
         }
         for (index, device) in devices.iter().enumerate() {
             let label = match name {
                 "cpu" => name.to_owned(),
                 _ => format!("{name}:{index}"),
             };
-            writeln!(out, "{label:<8} {}", description(device))?;
+            out += &format!("{label:<8} {}\n", description(device));
         }
     }
-    crate::print(&out)
+    out
 }
 
-/// What a device calls itself.
+/// The name that a device reports.
 fn description(device: &Device) -> String {
     #[cfg(any(
         feature = "cuda",

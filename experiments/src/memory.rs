@@ -5,18 +5,25 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use bytesize::ByteSize;
+use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::ALLOCATED;
-use crate::records::write_whole;
+use crate::folder::write_whole;
 
-/// The limit that was given, or else what the CPU can have now. What a GPU has is not known: its passes are not
-/// limited then.
+/// Counts what is allocated. It sees the heap only where the program makes it the global allocator;
+/// elsewhere peaks on the CPU are 0.
+pub static HEAP: PeakAlloc = PeakAlloc;
+
+/// The limit that was given, or the free memory of the CPU. How much memory a GPU has is not known, so
+/// its passes are not limited then.
 pub fn limit(given: Option<ByteSize>, device: &Device) -> ByteSize {
-    given.unwrap_or_else(|| match longspan_model::device_kind(device) == "cpu" {
-        true => available(),
-        false => ByteSize(u64::MAX),
+    given.unwrap_or_else(|| {
+        if longspan_model::device_kind(device) == "cpu" {
+            available()
+        } else {
+            ByteSize(u64::MAX)
+        }
     })
 }
 
@@ -25,32 +32,32 @@ pub fn available() -> ByteSize {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(memory);
     let machine = system.available_memory();
-    // The group's own "free" takes the page cache, which gives way, for used: after reading a checkpoint all of it.
+    // The group's own "free" counts the page cache as used: after reading a checkpoint, all of it.
     let group = system.cgroup_limits().map_or(machine, |group| {
         group.total_memory.saturating_sub(group.rss)
     });
     ByteSize(machine.min(group))
 }
 
-/// Begins to measure the most memory in use.
+/// Starts to measure the peak of memory in use.
 pub fn start_peak(device: &Device) {
-    ALLOCATED.reset_peak_usage();
+    HEAP.reset_peak_usage();
     // What a GPU's pools keep for reuse would count.
     device.memory_cleanup();
 }
 
-/// The most since [`start_peak`], bytes: of the heap, or of the device where that is a GPU, whose pools give nothing back
-/// meanwhile.
+/// The peak since [`start_peak`], bytes: of the heap, or of a GPU, whose pools give nothing back in
+/// between.
 pub fn peak(device: &Device) -> usize {
-    on_device(device).unwrap_or_else(|| ALLOCATED.peak_usage())
+    on_device(device).unwrap_or_else(|| HEAP.peak_usage())
 }
 
-/// What is in use now, bytes: of the heap, or of a GPU.
+/// Memory in use now, bytes: of the heap, or of a GPU.
 pub fn in_use(device: &Device) -> usize {
-    on_device(device).unwrap_or_else(|| ALLOCATED.current_usage())
+    on_device(device).unwrap_or_else(|| HEAP.current_usage())
 }
 
-/// What a GPU holds, with what its pools keep for reuse.
+/// Memory of a GPU, with what its pools keep for reuse.
 fn on_device(device: &Device) -> Option<usize> {
     let usage = device.memory_pool_usage()?;
     Some(usage.bytes_reserved as usize)
@@ -71,7 +78,7 @@ pub struct Refused {
     pub limit_bytes: u64,
 }
 
-/// Decides what is computed, and keeps what is not.
+/// Decides which passes run, and remembers the others.
 pub struct Memory {
     limit: ByteSize,
     weights: u64,
@@ -80,7 +87,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A limit for weights of so many bytes and whatever else a pass holds.
+    /// A limit for the weights, of `weights` bytes, and what a pass holds besides.
     pub fn new(limit: ByteSize, weights: u64) -> Self {
         Memory {
             limit,
@@ -89,23 +96,23 @@ impl Memory {
         }
     }
 
-    /// What a pass takes that holds so many bytes besides the weights, and whether that is within the limit.
+    /// Memory of a pass that holds `bytes` besides the weights; true if that is within the limit.
     pub fn needed(&self, bytes: u64) -> (ByteSize, bool) {
         let needed = ByteSize(self.weights + bytes);
         (needed, needed <= self.limit)
     }
 
-    /// Whether such a pass fits; says so and remembers it if not.
+    /// True if such a pass fits; if not, it is logged and remembered.
     pub fn fits(&mut self, what: &str, method: &str, length: usize, bytes: u64) -> bool {
         let (needed, fits) = self.needed(bytes);
         if fits {
             return true;
         }
-        crate::tell(format_args!(
-            "refused: {what} of method \"{method}\" at {length} tokens needs about {needed}, the limit is {}; \
-             lower the length, hold the weights in bf16 (model.dtype), or raise --memory-limit",
+        log::warn!(
+            "refused: {what} of method \"{method}\" at {length} tokens needs about {needed}, the limit \
+             is {}; lower the length, hold the weights in bf16 (model.dtype), or raise the limit",
             self.limit
-        ));
+        );
         self.refused.push(Refused {
             method: method.to_owned(),
             length,
@@ -117,10 +124,10 @@ impl Memory {
     }
 }
 
-/// What the last run of a folder refused.
+/// File of a run folder: what its last run refused.
 const REFUSED: &str = "refused.json";
 
-/// Leaves them for the report; nothing stays of a former run.
+/// Writes what a run refused for the report, in place of a former run's.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -158,8 +165,9 @@ pub fn note(refused: &[Refused], what: &str) -> String {
         )
     });
     let lines: String = lines.collect();
-    match lines.is_empty() {
-        true => lines,
-        false => format!("\n{lines}"),
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("\n{lines}")
     }
 }

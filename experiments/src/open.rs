@@ -1,14 +1,14 @@
-//! Opens what a config or a command line names: models and vocabularies.
+//! Opens models and vocabularies by the names that configs give them.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use longspan_data::Tokenizer;
-use longspan_model::{Checkpoint, Qwen, Shape, WeightType, write_random_checkpoint};
+use longspan_model::{Checkpoint, Shape, Transformer, WeightType, write_random_checkpoint};
 
 /// The shipped model.
-const TINY: &str = "builtin:tiny";
+pub const TINY: &str = "builtin:tiny";
 /// The smallest shape with random weights.
 pub const RANDOM: &str = "builtin:random";
 
@@ -27,9 +27,7 @@ pub fn checkpoint(path: &str) -> Result<Checkpoint> {
     ensure_folder(path)?;
     let checkpoint = Checkpoint::open(Path::new(path))?;
     for field in &checkpoint.unknown_fields {
-        crate::tell(format_args!(
-            "warning: {path}/config.json: field {field} is not known and is ignored"
-        ));
+        log::warn!("{path}/config.json: field {field} is not known and is ignored");
     }
     Ok(checkpoint)
 }
@@ -58,22 +56,23 @@ fn write_builtin(path: &str, folder: &Path) -> Result<()> {
 fn ensure_folder(path: &str) -> Result<()> {
     ensure!(
         Path::new(path).is_dir(),
-        "{path}: no such folder; model.path is a local Hugging Face folder with config.json and safetensors, or {TINY}"
+        "{path}: no such folder; a model is a local Hugging Face folder with config.json and safetensors, or \
+         {TINY}"
     );
     Ok(())
 }
 
-/// Reads the weights of an opened folder onto a device, where they are held in one type (`None`: as stored) and activations
-/// computed in another.
+/// Reads the weights of an opened folder onto a device. Weights are held in `weights` (`None`: as
+/// stored), activations computed in `activations`.
 ///
 /// # Errors
-/// A value that is not finite, or that does not fit the type; a model that the device does not run.
+/// A value that is not finite, or that does not fit the type; a type that the device lacks.
 pub fn model(
     checkpoint: Checkpoint,
     (weights, activations): (Option<WeightType>, WeightType),
     device: &Device,
-) -> Result<Qwen> {
-    let model = Qwen::from_checkpoint(checkpoint, weights, device)?;
+) -> Result<Transformer> {
+    let model = Transformer::from_checkpoint(checkpoint, weights, device)?;
     Ok(model.with_activations(activations)?)
 }
 
@@ -103,10 +102,10 @@ pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     match found.as_slice() {
         [file] => Ok(Tokenizer::from_file(file)?),
         [] => bail!(
-            "{model}: no .tiktoken file; put qwen.tiktoken there, or name one: model.tokenizer in a config, --tokenizer on the command line"
+            "{model}: no .tiktoken file; put qwen.tiktoken there, or name one (tokenizer)"
         ),
         [a, b, ..] => bail!(
-            "{} and {}: two vocabularies; name one: model.tokenizer in a config, --tokenizer on the command line",
+            "{} and {}: two vocabularies; name one (tokenizer)",
             a.display(),
             b.display()
         ),

@@ -1,243 +1,219 @@
-//! Tables and figures from records.
-
-mod table;
+//! The report of a run: tables and figures from its records.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::config::RunConfig;
-use crate::floor;
-use crate::memory::{self, Refused};
-use crate::needle::{self, NeedleRecord};
-use crate::plot::{self, Curve, CurveKind, LengthFigure};
-use crate::protocol::SeOver;
-use crate::published;
-use crate::records::{self, Record, write_whole};
-use crate::run::PERPLEXITY;
-use table::{Table, number, tables, write_csv};
-pub use table::{length_labels, padded};
+use crate::config::{self, RunConfig};
+use crate::figures::FIGURES;
+use crate::folder::{PerplexityRecord, Provenance, TaskRecord, percent, write_whole};
+use crate::measure::Measure;
+use crate::measure::perplexity::{Perplexity, floor};
+use crate::measure::tasks::Tasks;
+use crate::memory;
+use crate::protocols::SeOver;
+use crate::tables::markdown::head;
+use crate::tables::{RunTables, perplexity, tasks};
 
-/// `longspan report DIR`: everything again from `config.toml` and `records.jsonl`.
-pub fn report(dir: &Path) -> Result<()> {
-    let (perplexities, needles) = records::load_records(dir)?;
-    let path = dir.join("config.toml");
-    let config = RunConfig::load(&path, &[])?;
-    write(dir, &perplexities, &needles, &config)
-}
-
-/// A finished cell, for a log.
-pub fn one_line(record: &Record) -> String {
-    format!(
-        "{}, {} tokens, {}: perplexity {} ({:.1} s, {:.0} tokens/s)",
-        record.method,
-        record.length,
-        record.protocol.name(),
-        number(record),
-        record.seconds,
-        record.tokens_per_second
-    )
-}
-
-/// Writes all tables and figures, and prints the tables.
+/// Writes the tables and figures of a run into its folder: `table.md` and `table.csv` of the
+/// perplexities, `needle.md` and `needle.csv` of the tasks, and SVG and PNG of every figure. Returns the
+/// tables as text, with a last line that names the folder.
+///
+/// # Errors
+/// A file cannot be read or written.
 pub fn write(
     dir: &Path,
-    perplexities: &[Record],
-    needles: &[NeedleRecord],
     config: &RunConfig,
-) -> Result<()> {
-    let mut texts = Vec::new();
+    perplexities: &[PerplexityRecord],
+    tasks: &[TaskRecord],
+) -> Result<String> {
     let refused = memory::read(dir)?;
-    if !perplexities.is_empty() {
-        texts.push(write_perplexity(dir, perplexities, &refused, config)?);
+    let floors = floor::read(dir)?;
+    let tables = RunTables::new(config, perplexities, &floors, tasks)?;
+    let mut texts = Vec::new();
+    if let Some(newest) = perplexities.last() {
+        let mut text = perplexity_text(&tables, &newest.provenance, !floors.is_empty());
+        text.push_str(&memory::note(&refused, Perplexity::NAME));
+        write_whole(&dir.join("table.md"), text.as_bytes())?;
+        write_whole(
+            &dir.join("table.csv"),
+            &perplexity::csv(&tables.perplexity)?,
+        )?;
+        texts.push(text);
     }
-    if let (Some(table), false) = (&config.needle, needles.is_empty()) {
-        texts.push(needle::write(dir, needles, &refused, config, table)?);
+    if let (Some(_), Some(newest)) = (&config.needle, tasks.last()) {
+        let mut text = tasks_text(&tables, &newest.provenance);
+        text.push_str(&memory::note(&refused, Tasks::NAME));
+        write_whole(&dir.join("needle.md"), text.as_bytes())?;
+        write_whole(&dir.join("needle.csv"), &tasks::csv(&tables.tasks)?)?;
+        texts.push(text);
+    }
+    for figure in FIGURES {
+        let drawing = || format!("drawing the figure {}", figure.stem());
+        for (suffix, page) in figure.draw(&tables).with_context(drawing)? {
+            page.save(dir, &format!("{}{suffix}", figure.stem()))
+                .with_context(drawing)?;
+        }
     }
     let text = texts.join("\n");
-    crate::print(&format!("{text}\nwritten to {}\n", dir.display()))
+    Ok(format!("{text}\nwritten to {}\n", dir.display()))
 }
 
-/// Writes `table.md`, `table.csv` and the figures; returns the tables.
-fn write_perplexity(
-    dir: &Path,
-    records: &[Record],
-    refused: &[Refused],
-    config: &RunConfig,
-) -> Result<String> {
-    let Some(newest) = records.last() else {
-        return Ok(String::new());
-    };
-    let floors = floor::read(dir)?;
-    let tables = tables(records, &floors, config);
-    let mut text = head(
-        "Perplexity by context length",
-        &newest.model,
-        &newest.dtype,
-        newest.trained_length,
-        &newest.checkpoint,
-        &newest.data,
-    );
-    if !floors.is_empty() {
-        writeln!(
-            text,
-            "- {}: the perplexity of a reader of the same windows who knows by which rules the text was \
-             made; no model can be expected to go below it",
-            floor::ROW
-        )?;
+/// The text of `table.md`, without refusals.
+fn perplexity_text(tables: &RunTables, newest: &Provenance, floor_known: bool) -> String {
+    let mut text = head("Perplexity by context length", newest);
+    if floor_known {
+        let row = floor::ROW;
+        text.push_str(&format!(
+            "- {row}: the perplexity of a reader of the same windows who knows by which rules the text \
+             was made; no model can be expected to go below it\n"
+        ));
     }
-    for table in &tables {
-        let unit = match table.protocol.by_document() {
-            true => "document",
-            false => "window",
+    for table in &tables.perplexity {
+        let unit = if table.protocol.by_document() {
+            "document"
+        } else {
+            "window"
         };
-        let markdown = table.markdown();
-        let over_tokens = |record: &&Record| record.se_over == SeOver::Tokens;
-        let starred = match table.records.iter().any(over_tokens) {
-            true => format!(" (*: over tokens, since there is one {unit}: too small)"),
-            false => String::new(),
+        let over_tokens = |record: &&PerplexityRecord| record.se_over == SeOver::Tokens;
+        let starred = if table.records.iter().any(over_tokens) {
+            format!(" (*: over tokens, since there is one {unit}: too small)")
+        } else {
+            String::new()
         };
         write!(
             text,
-            "\n## {}\n\n{}; ± is one standard error over {unit}s{starred}\n\n{markdown}",
+            "\n## {}\n\n{}; ± is one standard error over {unit}s{starred}\n\n{}{}",
             table.protocol.name(),
             table.detail,
-        )?;
-        text.push_str(&published::note(table.published));
-    }
-    text.push_str(&memory::note(refused, PERPLEXITY));
-    write_whole(&dir.join("table.md"), text.as_bytes())?;
-    write_csv(&dir.join("table.csv"), &tables)?;
-    for (i, table) in tables.iter().enumerate() {
-        let of = match i {
-            0 => String::new(),
-            _ => format!("-{}", table.protocol.name()),
-        };
-        draw(dir, &format!("ppl{of}"), table, newest)?;
-        draw_time(dir, &format!("time{of}"), table, newest)?;
-    }
-    Ok(text)
-}
-
-/// Title and origin of tables.
-pub fn head(
-    title: &str,
-    model: &str,
-    dtype: &str,
-    trained: usize,
-    checkpoint: &str,
-    data: &str,
-) -> String {
-    let checkpoint = checkpoint.get(..12).unwrap_or(checkpoint);
-    let mut text = format!(
-        "# {title}\n\n- model: {model} ({dtype}, trained at {trained} tokens, checkpoint {checkpoint})\n\
-         - data: {data}\n"
-    );
-    if model == "builtin:random" {
-        text.push_str(
-            "- note: builtin:random is a generated checkpoint with random weights: its numbers show \
-             that everything runs, not which method helps\n",
-        );
+            table.markdown(),
+            config::note(table.published),
+        )
+        .expect("writing to a string");
     }
     text
 }
 
-/// The perplexities of a table.
-fn draw(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
-    let mut curves = curves(table, |record| {
-        Some((record.perplexity?, record.nll_se.unwrap_or(0.0)))
-    });
-    curves.extend(table.published.iter().map(|published| {
-        let method = published.method.as_deref();
-        Curve {
-            name: published.label(),
-            points: (published.perplexity.iter())
-                .map(|(&length, &perplexity)| (length, perplexity, 0.0))
-                .collect(),
-            kind: CurveKind::Published {
-                method: table.methods.iter().position(|&name| Some(name) == method),
-            },
+/// The text of `needle.md`, without refusals.
+fn tasks_text(tables: &RunTables, newest: &Provenance) -> String {
+    let mut text = head("Needle in a haystack", newest);
+    for table in &tables.tasks {
+        let depths = table.depths.len();
+        write!(
+            text,
+            "\n## {}, {}\n\n{}; mean score (%) over {depths} depths of {} trials each, with Wilson's 95 % \
+             interval for {} trials; effective: the longest length at which it and all shorter ones \
+             reach {}\n\n{}",
+            table.task,
+            table.scorer.name(),
+            table.scorer.describe(),
+            table.keys,
+            table.keys * depths,
+            percent(table.threshold),
+            table.markdown(),
+        )
+        .expect("writing to a string");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::example::Example;
+
+    fn write_example(dir: &Path, example: &Example) -> String {
+        floor::write(dir, &example.floors).unwrap();
+        write(dir, &example.config, &example.perplexities, &example.tasks).unwrap()
+    }
+
+    #[test]
+    fn a_report_writes_its_files_and_returns_its_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let example = Example::new();
+        let text = write_example(dir.path(), &example);
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let tables = [read("table.md"), read("needle.md")].join("\n");
+        assert_eq!(
+            text,
+            format!("{tables}\nwritten to {}\n", dir.path().display())
+        );
+        assert_eq!(read("table.csv").lines().count(), 1 + 8 + 2 + 2);
+        assert_eq!(read("needle.csv").lines().count(), 1 + 32);
+        for stem in ["ppl", "ppl-half", "time-half", "needle-fact-generate"] {
+            assert!(read(&format!("{stem}.svg")).starts_with("<svg"), "{stem}");
+            let png = std::fs::read(dir.path().join(format!("{stem}.png"))).unwrap();
+            assert!(png.starts_with(b"\x89PNG"), "{stem}");
         }
-    }));
-    if !table.floors.is_empty() {
-        let lengths = table.lengths.iter();
-        let floors = lengths.filter_map(|&length| table.floor(length));
-        curves.push(Curve {
-            name: "floor".to_owned(),
-            points: floors
-                .map(|floor| (floor.length, floor.perplexity(), 0.0))
-                .collect(),
-            kind: CurveKind::Floor,
-        });
     }
-    if curves.iter().all(|curve| curve.points.is_empty()) {
-        crate::tell(format_args!(
-            "warning: no finite perplexity under {}: no figure",
-            table.protocol.name()
-        ));
-        return Ok(());
+
+    #[test]
+    fn table_md_has_its_form() {
+        let example = Example::new();
+        let (config, perplexities) = (&example.config, &example.perplexities);
+        let mut tables = RunTables::new(config, perplexities, &example.floors, &[]).unwrap();
+        tables.perplexity.truncate(1);
+        let text = perplexity_text(&tables, &perplexities[0].provenance, true);
+        let expected = "\
+# Perplexity by context length
+
+- model: checkpoints/Example-7B (bf16, trained at 1024 tokens, checkpoint 0123456789ab)
+- data: texts/arxiv.jsonl
+- floor (exact): the perplexity of a reader of the same windows who knows by which rules the text was made; \
+no model can be expected to go below it
+
+## packed
+
+details of packed; ± is one standard error over windows
+
+| method            |           1K |           2K |      4K |
+| ----------------- | -----------: | -----------: | ------: |
+| plain             | 4.500 ±0.045 |   123.4 ±1.2 |       - |
+| a\\|b              | 4.500 ±0.045 |   not finite |       - |
+| published: theirs |         4.23 |            - | 2645.09 |
+| floor (exact)     |        2.718 |        2.718 |       - |
+
+published: not measured here, but taken from their README
+";
+        assert_eq!(text, expected);
     }
-    draw_curves(dir, stem, table, newest, "perplexity", curves)
-}
 
-/// What a table's passes took, if a method has passes of several lengths. A length that a longer pass served has no
-/// time of its own.
-fn draw_time(dir: &Path, stem: &str, table: &Table, newest: &Record) -> Result<()> {
-    let curves = curves(table, |record| {
-        let own = record.pass_length == record.length;
-        own.then(|| (1e3 / record.tokens_per_second, 0.0))
-    });
-    if curves.iter().all(|curve| curve.points.len() < 2) {
-        return Ok(());
+    #[test]
+    fn an_error_over_tokens_is_starred() {
+        let mut example = Example::new();
+        example.perplexities.truncate(1);
+        example.perplexities[0].se_over = SeOver::Tokens;
+        let dir = tempfile::tempdir().unwrap();
+        let text = write_example(dir.path(), &example);
+        let said = "± is one standard error over windows (*: over tokens, since there is one window: too small)";
+        assert!(text.contains(said), "{text}");
+        assert!(text.contains("| 4.500 ±0.045* |"), "{text}");
     }
-    draw_curves(dir, stem, table, newest, "milliseconds per token", curves)
-}
 
-/// A curve for each method of a table, of the value and the standard error of its logarithm that records have.
-fn curves(table: &Table, value: impl Fn(&Record) -> Option<(f64, f64)>) -> Vec<Curve> {
-    let curve = |&method: &&str| Curve {
-        name: method.to_owned(),
-        points: (table.lengths.iter())
-            .filter_map(|&length| table.record(method, length))
-            .filter_map(|record| value(record).map(|(value, error)| (record.length, value, error)))
-            .collect(),
-        kind: CurveKind::Method,
-    };
-    table.methods.iter().map(curve).collect()
-}
+    #[test]
+    fn needle_md_has_its_form() {
+        let example = Example::new();
+        let mut tables = RunTables::new(&example.config, &[], &[], &example.tasks).unwrap();
+        tables.tasks.truncate(1);
+        let text = tasks_text(&tables, &example.tasks[0].provenance);
+        let expected = "\
+# Needle in a haystack
 
-fn draw_curves(
-    dir: &Path,
-    stem: &str,
-    table: &Table,
-    newest: &Record,
-    quantity: &'static str,
-    curves: Vec<Curve>,
-) -> Result<()> {
-    let figure = LengthFigure {
-        title: format!(
-            "{} on {}",
-            file_name(&newest.model),
-            file_name(&newest.data)
-        ),
-        subtitle: format!(
-            "protocol {}, {} weights",
-            table.protocol.name(),
-            newest.dtype
-        ),
-        quantity,
-        trained: newest.trained_length,
-        curves,
-    };
-    let path = |extension: &str| dir.join(stem).with_extension(extension);
-    plot::draw(&figure, &path("svg"), &path("png")).context("drawing the figure")
-}
+- model: checkpoints/Example-7B (bf16, trained at 1024 tokens, checkpoint 0123456789ab)
+- data: texts/arxiv.jsonl
 
-/// The last part of a path, for titles.
-pub fn file_name(path: &str) -> &str {
-    path.trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or(path)
+## pass-key, teacher-forced
+
+the answer is fed, and every token of a value must be the most likely one at its place; mean score (%) over 2 \
+depths of 5 trials each, with Wilson's 95 % interval for 10 trials; effective: the longest length at which it \
+and all shorter ones reach 85 %
+
+| method |           1K |       2K | effective |
+| ------ | -----------: | -------: | --------: |
+| plain  | 100 (72–100) | 0 (0–28) |        1K |
+| a\\|b   | 100 (72–100) | 0 (0–28) |        1K |
+";
+        assert_eq!(text, expected);
+    }
 }

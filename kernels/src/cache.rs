@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use longspan_attention::{Band, LayerPlan};
+use longspan_attention::{Band, LayerPlan, Plans};
 use longspan_rope::Spectrum;
 
 use crate::plan::{TableSpec, key_ranges};
@@ -367,9 +367,9 @@ impl KeyTables {
     }
 
     /// Forgets tables that none of the plans uses.
-    pub fn keep(&mut self, plans: &[std::sync::Arc<LayerPlan>]) {
+    pub fn keep(&mut self, plans: &Plans) {
         self.tables.retain(|table| {
-            let mut bands = plans.iter().flat_map(|plan| &plan.bands);
+            let mut bands = plans.distinct().iter().flat_map(|plan| &plan.bands);
             bands.any(|band| table.fits(band))
         });
     }

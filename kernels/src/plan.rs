@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use longspan_attention::{Band, LayerPlan};
+use longspan_attention::{Band, LayerPlan, Plans};
 use longspan_rope::Spectrum;
 use rayon::prelude::*;
 
@@ -85,29 +85,21 @@ impl PlanTensors {
     ///
     /// # Panics
     /// If the key ranges of a band go back from one query to the next.
-    pub fn for_layers(plans: &[Arc<LayerPlan>], device: &Device) -> Vec<Arc<PlanTensors>> {
+    pub fn for_layers(plans: &Plans, device: &Device) -> Vec<Arc<PlanTensors>> {
         let mut specs: Vec<TableSpec> = Vec::new();
-        let mut distinct: Vec<(&Arc<LayerPlan>, Vec<BandTensors>)> = Vec::new();
-        for plan in plans {
-            if !distinct.iter().any(|known| Arc::ptr_eq(known.0, plan)) {
-                distinct.push((plan, bands(plan, &mut specs, device)));
-            }
-        }
+        let bands: Vec<Vec<BandTensors>> = (plans.distinct().iter())
+            .map(|plan| bands(plan, &mut specs, device))
+            .collect();
         let tables: Arc<Vec<Table>> =
             Arc::new(specs.iter().map(|spec| spec.tensors(device)).collect());
-        let distinct: Vec<(&Arc<LayerPlan>, Arc<PlanTensors>)> = distinct
-            .into_iter()
-            .map(|(plan, bands)| {
+        let distinct: Vec<Arc<PlanTensors>> = (bands.into_iter())
+            .map(|bands| {
                 let tables = tables.clone();
-                (plan, Arc::new(PlanTensors { tables, bands }))
+                Arc::new(PlanTensors { tables, bands })
             })
             .collect();
-        let tensors_of = |plan| {
-            let mut known = distinct.iter();
-            let found = known.find(|known| Arc::ptr_eq(known.0, plan));
-            found.expect("every plan was built").1.clone()
-        };
-        plans.iter().map(tensors_of).collect()
+        let layers = plans.of_layer().iter();
+        layers.map(|&plan| distinct[plan].clone()).collect()
     }
 }
 

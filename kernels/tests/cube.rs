@@ -11,12 +11,10 @@ mod device;
 mod host;
 mod problems;
 
-use std::sync::Arc;
-
 use burn::backend::Flex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use device::{Pair, check, device, in_every_type, ints, read, read_flex, swapped, values, wide};
-use longspan_attention::{Band, LayerPlan, oracle};
+use longspan_attention::{Band, LayerPlan, Plans, oracle};
 use longspan_kernels::{KernelError, PackedWeight, PlanTensors, ops, reference, supported};
 use longspan_rope::Spectrum;
 use problems::random;
@@ -472,7 +470,7 @@ fn bands_are_merged_as_the_oracle_does() {
                 .collect(),
             spectrum: spectrum(d, base, mscale),
         };
-        let plan = Arc::new(LayerPlan {
+        let plan = (LayerPlan {
             bands: vec![
                 band(
                     (0..n).map(|i| near_start(i)..end(i)).collect(),
@@ -508,7 +506,7 @@ fn bands_are_merged_as_the_oracle_does() {
             tensor(&q, n),
             tensor(&k, m),
             tensor(&v, m),
-            &PlanTensors::for_layers(std::slice::from_ref(&plan), &device)[0],
+            &PlanTensors::for_layers(&Plans::from_iter([plan.clone()]), &device)[0],
         ));
         let rows = |values: &[f32]| -> Vec<Vec<f64>> {
             wide(values).chunks(d).map(<[f64]>::to_vec).collect()

@@ -13,12 +13,12 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
 use crate::quantization::StoredTensor;
-use crate::{ModelError, QwenConfig, WeightType};
+use crate::{ModelError, Architecture, WeightType};
 
 /// An opened folder: its configuration and its mapped files. Values are read when the model is made.
 pub struct Checkpoint {
     /// The model's shape.
-    pub config: QwenConfig,
+    pub config: Architecture,
     /// Fields of `config.json` that are not known and were ignored.
     pub unknown_fields: Vec<String>,
     folder: PathBuf,
@@ -90,7 +90,7 @@ impl Checkpoint {
     /// A missing, broken or contradictory file; a tensor that is missing, unused, or of a wrong shape or
     /// type. Values are checked when they are read.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        let (config, unknown_fields) = QwenConfig::from_file(&folder.join("config.json"))?;
+        let (config, unknown_fields) = Architecture::from_file(&folder.join("config.json"))?;
         let index_path = folder.join("model.safetensors.index.json");
         let single = folder.join("model.safetensors");
         let mut files = Vec::new();

@@ -11,7 +11,7 @@ use crate::{ModelError, Quantization};
 
 /// The fields of `config.json` that shape the model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct QwenConfig {
+pub struct Architecture {
     /// Rows of the embedding and of the LM head.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -163,7 +163,7 @@ impl Fields<'_> {
     }
 }
 
-impl QwenConfig {
+impl Architecture {
     /// Reads `config.json`; the second value lists fields that are not known and were ignored.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl QwenConfig {
                 (Some(quantization), ignored)
             }
         };
-        let config = QwenConfig {
+        let config = Architecture {
             vocab_size: fields.count("vocab_size", 1..=MOST)?,
             hidden_size: fields.count("hidden_size", 2..=MOST)?,
             layers: fields.count("num_hidden_layers", 1..=4096)?,
@@ -322,7 +322,7 @@ pub enum Shape {
 
 impl Shape {
     /// The configuration of this size.
-    pub fn config(self) -> QwenConfig {
+    pub fn config(self) -> Architecture {
         let (layers, heads, head_dim, ffn, vocab_size, trained, rope_base) = match self {
             Shape::Micro => (4, 4, 16, 176, 464, 256, 1e4),
             Shape::Qwen1_8B => (24, 16, 128, 5504, 151_936, 8192, 1e4),
@@ -330,7 +330,7 @@ impl Shape {
             Shape::Qwen14B => (40, 40, 128, 13_696, 152_064, 2048, 1e4),
             Shape::Qwen72B => (80, 64, 128, 24_576, 152_064, 32_768, 1e6),
         };
-        QwenConfig {
+        Architecture {
             vocab_size,
             hidden_size: heads * head_dim,
             layers,

@@ -1,14 +1,13 @@
 //! What a pass costs, known before it runs.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use longspan_attention::LayerPlan;
+use longspan_attention::Plans;
 use longspan_kernels::ops;
 
 use crate::qwen::MLP_ROWS;
-use crate::{QwenConfig, WeightType};
+use crate::{Architecture, WeightType};
 
 /// Bytes of a value that is not a matrix of the model: activations, vectors and tables are f32, key ranges i32.
 const VALUE: u64 = 4;
@@ -28,7 +27,7 @@ pub struct PassCost {
     pub bytes: u64,
 }
 
-impl QwenConfig {
+impl Architecture {
     /// Bytes of the model with its matrices in `dtype`, but for those that are packed.
     pub fn weight_bytes(&self, dtype: WeightType) -> u64 {
         let tensors = self.stored_tensors().into_iter();
@@ -45,15 +44,13 @@ impl QwenConfig {
     }
 
     /// The cost of scoring sequences under the plans of their layers: operations of each, and memory of so many together.
-    pub fn pass_cost(&self, plans: &[Arc<LayerPlan>], sequences: usize) -> PassCost {
-        let n = plans.first().map_or(0, |plan| plan.query_scale.len()) as u64;
+    pub fn pass_cost(&self, plans: &Plans, sequences: usize) -> PassCost {
+        let n = plans
+            .distinct()
+            .first()
+            .map_or(0, |plan| plan.query_scale.len()) as u64;
         let (width, ffn) = (self.hidden_size as u64, self.ffn as u64);
-        let seen: u64 = plans
-            .iter()
-            .flat_map(|plan| &plan.bands)
-            .flat_map(|band| &band.keys)
-            .map(|keys| u64::from(keys.end - keys.start))
-            .sum();
+        let seen: u64 = plans.iter().map(|plan| plan.seen()).sum();
         let weights = self.layers as u64 * (4 * width * width + 3 * width * ffn)
             + self.vocab_size as u64 * width;
 
@@ -72,13 +69,7 @@ impl QwenConfig {
         };
         let mlp = 3 * rows * width + rows.min(MLP_ROWS as u64) * (2 * width + block);
         // Every layer's tables are kept: cos and sin for the queries and the keys of each band, and its ranges.
-        let mut distinct: Vec<&Arc<LayerPlan>> = Vec::new();
-        for plan in plans {
-            if !distinct.iter().any(|known| Arc::ptr_eq(known, plan)) {
-                distinct.push(plan);
-            }
-        }
-        let bands = distinct.iter().map(|plan| plan.bands.len() as u64);
+        let bands = plans.distinct().iter().map(|plan| plan.bands.len() as u64);
         let tables = bands.sum::<u64>() * n * (2 * self.head_dim as u64 + 2);
         PassCost {
             operations: 2 * n * weights + 4 * width * seen,

@@ -1,14 +1,13 @@
 //! Reading a sequence piece by piece: keys and values of what was read are kept.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use longspan_attention::{LayerPlan, Method, PlanError};
+use longspan_attention::{Kept, Method, PlanError, Plans};
 use longspan_kernels::{CacheType, KeyTables, LayerCache};
 use longspan_rope::Length;
 
-use crate::{ModelError, Qwen};
+use crate::{ModelError, Transformer};
 
 /// Tokens that go through the model together: bounds what a long prompt needs beside the cache.
 const CHUNK: usize = 2048;
@@ -39,7 +38,7 @@ pub struct DecodeOptions {
 
 /// A sequence that a model reads under a method.
 pub struct Decoder<'a> {
-    model: &'a Qwen,
+    model: &'a Transformer,
     method: Method,
     options: DecodeOptions,
     layers: Vec<LayerCache>,
@@ -82,12 +81,12 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When the method's windows do not fit the model's layers, or the device does not hold the type of the cache.
     pub fn new(
-        model: &'a Qwen,
+        model: &'a Transformer,
         method: &Method,
         options: DecodeOptions,
     ) -> Result<Self, DecodeError> {
         let config = model.config();
-        let windows = method.windows(config.layers)?;
+        let kept = method.kept(&config.geometry())?;
         let device = model.device();
         let supported = options.cache.supported(&device, config.head_dim);
         supported.map_err(|reason| DecodeError::Cache {
@@ -97,12 +96,12 @@ impl<'a> Decoder<'a> {
         let size = [config.heads, config.head_dim];
         let room = [options.capacity, CHUNK.min(options.capacity)];
         let layer =
-            |window| LayerCache::new(size, room, window, method.sinks, options.cache, &device);
+            |kept: Kept| LayerCache::new(size, room, kept.last, kept.first, options.cache, &device);
         Ok(Decoder {
             model,
             method: method.clone(),
             options,
-            layers: windows.into_iter().map(layer).collect(),
+            layers: kept.into_iter().map(layer).collect(),
             tables: KeyTables::new(options.capacity, &device),
             ids: Vec::new(),
             length: Length {
@@ -117,16 +116,17 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When the method's windows do not fit the model's layers.
     pub fn cache_bytes(
-        config: &crate::QwenConfig,
+        config: &crate::Architecture,
         method: &Method,
         options: DecodeOptions,
     ) -> Result<u64, PlanError> {
         let row = 2 * config.heads * options.cache.row_bytes(config.head_dim);
         let capacity = options.capacity;
-        let room = |window| LayerCache::room(capacity, CHUNK.min(capacity), window, method.sinks);
-        let windows = method.windows(config.layers)?.into_iter();
+        let room =
+            |kept: Kept| LayerCache::room(capacity, CHUNK.min(capacity), kept.last, kept.first);
+        let layers = method.kept(&config.geometry())?.into_iter();
         // A capacity may be anything that a user asks for.
-        let bytes = windows.map(|window| (room(window) as u64).saturating_mul(row as u64));
+        let bytes = layers.map(|kept| (room(kept) as u64).saturating_mul(row as u64));
         Ok(bytes.fold(0, u64::saturating_add))
     }
 
@@ -220,12 +220,10 @@ impl<'a> Decoder<'a> {
         let was = self.plan(self.length, token..token + 1)?;
         let now = self.plan(length, token..token + 1)?;
         // The sequence may have become shorter since (`rewind`).
-        let same =
-            |(a, b): (&Arc<LayerPlan>, &Arc<LayerPlan>)| a.is_prefix_of(b) || b.is_prefix_of(a);
-        Ok(!was.iter().zip(&now).all(same))
+        Ok(!(was.is_prefix_of(&now) || now.is_prefix_of(&was)))
     }
 
-    fn plan(&self, length: Length, tokens: Range<usize>) -> Result<Vec<Arc<LayerPlan>>, PlanError> {
+    fn plan(&self, length: Length, tokens: Range<usize>) -> Result<Plans, PlanError> {
         let geometry = self.model.config().geometry();
         self.method.plan_queries(&geometry, length, tokens)
     }

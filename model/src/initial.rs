@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::qwen::Source;
-use crate::{ModelError, QwenConfig};
+use crate::{ModelError, Architecture};
 
 /// What the parameters are before the first step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ fn theta(rope_base: f64, head_dim: usize, plane: usize) -> f64 {
 /// Parameters drawn one by one.
 pub(crate) struct Drawn<'a> {
     rng: Xoshiro256PlusPlus,
-    config: QwenConfig,
+    config: Architecture,
     initial: &'a Initial,
     embedding: Option<Vec<f32>>,
     device: &'a Device,
@@ -73,7 +73,7 @@ pub(crate) struct Drawn<'a> {
 
 impl<'a> Drawn<'a> {
     /// Draws for a model; the same from the same seed.
-    pub fn new(config: QwenConfig, initial: &'a Initial, seed: u64, device: &'a Device) -> Self {
+    pub fn new(config: Architecture, initial: &'a Initial, seed: u64, device: &'a Device) -> Self {
         Drawn {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             config,
@@ -158,15 +158,15 @@ impl Source for Drawn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use longspan_rope::{Length, Rope, method};
+    use longspan_rope::{FrequencyMethod, Length, Rope, find};
 
     use super::*;
 
     const TRAINED: usize = 256;
     const HEAD: usize = 32;
 
-    fn config() -> QwenConfig {
-        QwenConfig {
+    fn config() -> Architecture {
+        Architecture {
             layers: 2,
             hidden_size: 4 * HEAD,
             heads: 4,
@@ -219,7 +219,7 @@ mod tests {
             total: n,
             prefill: n,
         };
-        let method = method(name).unwrap();
+        let method = find::<dyn FrequencyMethod>(name).unwrap();
         let spectrum = method.spectrum(&rope, length, &Default::default());
         spectrum.unwrap().inv_freq
     }

@@ -1,7 +1,7 @@
 //! Qwen, first family: checkpoints as published on the Hugging Face hub, and the forward pass.
 //!
-//! [`Qwen::load`] opens a folder with `config.json` and safetensors; [`Qwen::plan`] lays a
-//! context-scaling method over it for one length; [`Qwen::nll`] scores tokens. Nothing is kept between passes.
+//! [`Transformer::load`] opens a folder with `config.json` and safetensors; [`Transformer::plan`] lays a
+//! context-scaling method over it for one length; [`Transformer::nll`] scores tokens. Nothing is kept between passes.
 //! [`Decoder`] reads a sequence piece by piece and keeps keys and values; [`Sampler`] chooses what comes next.
 //! [`Trainer`] makes such a model.
 
@@ -21,7 +21,7 @@ mod train;
 mod write;
 
 pub use checkpoint::Checkpoint;
-pub use config::{QwenConfig, Shape};
+pub use config::{Architecture, Shape};
 pub use cost::{PassCost, operations_per_second};
 pub use decode::{DecodeError, DecodeOptions, Decoder, Stale};
 pub use dtype::WeightType;
@@ -29,7 +29,7 @@ pub use error::ModelError;
 pub use initial::Initial;
 pub use longspan_kernels::{CacheType, device_kind};
 pub use quantization::Quantization;
-pub use qwen::{PassPlan, Qwen, sequences_together};
+pub use qwen::{PassPlan, Transformer, sequences_together};
 pub use sample::Sampler;
 pub use train::{Optimizer, Sequence, StepLoss, Trainer};
 pub use write::{write_checkpoint, write_random_checkpoint};

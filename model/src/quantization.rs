@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{ModelError, QwenConfig};
+use crate::{ModelError, Architecture};
 
 /// How a GPTQ checkpoint packs the matrices of its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ pub(crate) struct StoredTensor {
     pub optional: bool,
 }
 
-impl QwenConfig {
+impl Architecture {
     /// That the widths of a model that is packed fill whole words.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use longspan_rope::Length;
 
 use crate::dtype::held;
 use crate::linear::{Linear, Packed};
-use crate::{Checkpoint, ModelError, QwenConfig, WeightType};
+use crate::{Checkpoint, ModelError, Architecture, WeightType};
 
 /// Rows that go through the feed-forward layer together: its intermediate values are several times as
 /// wide as the residual stream, and holding them for a whole context would dominate memory.
@@ -29,13 +29,13 @@ pub fn sequences_together(tokens: usize) -> usize {
 
 /// A Qwen model. Matrices are `[outputs, inputs]`, as published.
 #[derive(Module, Debug)]
-pub struct Qwen {
+pub struct Transformer {
     wte: Param<Tensor<2>>,
     h: Vec<Block>,
     ln_f: Param<Tensor<1>>,
     lm_head: Param<Tensor<2>>,
     #[module(skip)]
-    config: Arc<QwenConfig>,
+    config: Arc<Architecture>,
     #[module(skip)]
     info: Arc<Info>,
 }
@@ -68,7 +68,7 @@ pub struct PassPlan {
     pub(crate) tokens: usize,
 }
 
-impl Qwen {
+impl Transformer {
     /// Loads a folder, with matrices held in `dtype`, or in the type of the files when it is `None`, which it has to be
     /// where matrices are packed. Norm weights and biases are held in f32.
     ///
@@ -83,7 +83,7 @@ impl Qwen {
         Self::from_checkpoint(checkpoint, dtype, device)
     }
 
-    /// [`Qwen::load`] from an opened folder.
+    /// [`Transformer::load`] from an opened folder.
     ///
     /// # Errors
     /// Whatever is wrong with a value in it.
@@ -118,9 +118,9 @@ impl Qwen {
         Ok(model)
     }
 
-    /// A model of parameters that come one by one, in the order of [`QwenConfig::tensors`].
+    /// A model of parameters that come one by one, in the order of [`Architecture::tensors`].
     pub(crate) fn assemble(
-        config: QwenConfig,
+        config: Architecture,
         source: &mut impl Source,
         dtype: WeightType,
         device: &Device,
@@ -139,7 +139,7 @@ impl Qwen {
             device: device.clone(),
             device_kind: longspan_kernels::device_kind(device),
         };
-        Ok(Qwen {
+        Ok(Transformer {
             wte,
             h,
             ln_f,
@@ -150,7 +150,7 @@ impl Qwen {
     }
 
     /// The model's shape.
-    pub fn config(&self) -> &QwenConfig {
+    pub fn config(&self) -> &Architecture {
         &self.config
     }
 
@@ -235,7 +235,7 @@ impl Qwen {
     }
 
     /// Hidden states `[n, hidden_size]` after the last norm: what the LM head sees; of several sequences one after the other,
-    /// as in [`nll`](Qwen::nll).
+    /// as in [`nll`](Transformer::nll).
     ///
     /// # Errors
     /// [`ModelError::Token`] for an id outside the vocabulary.
@@ -249,7 +249,7 @@ impl Qwen {
         })
     }
 
-    /// [`Qwen::hidden`] of sequences of `n` tokens, with the attention of each layer given: of un-rotated `q`, `k` and `v`
+    /// [`Transformer::hidden`] of sequences of `n` tokens, with the attention of each layer given: of un-rotated `q`, `k` and `v`
     /// `[b, h, n, d]`.
     pub(crate) fn hidden_with(
         &self,
@@ -285,7 +285,7 @@ impl Qwen {
     }
 
     /// A model in training as one that is only evaluated.
-    pub(crate) fn evaluated(&self) -> Qwen {
+    pub(crate) fn evaluated(&self) -> Transformer {
         let mut model = self.valid();
         model.info = Arc::new(Info {
             digest: self.info.digest.clone(),
@@ -327,7 +327,7 @@ impl Block {
         &self,
         hidden: Tensor<2>,
         n: usize,
-        config: &QwenConfig,
+        config: &Architecture,
         attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Tensor<2> {
         let hidden = self.attention(hidden, n, config, attend);
@@ -339,7 +339,7 @@ impl Block {
         &self,
         hidden: Tensor<2>,
         n: usize,
-        config: &QwenConfig,
+        config: &Architecture,
         attend: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
     ) -> Tensor<2> {
         let [rows, width] = hidden.dims();
@@ -356,7 +356,7 @@ impl Block {
     }
 
     /// Adds the feed-forward layer to `[n, hidden]`, in blocks of rows.
-    fn mlp(&self, hidden: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
+    fn mlp(&self, hidden: Tensor<2>, config: &Architecture) -> Tensor<2> {
         let [n, width] = hidden.dims();
         if n <= MLP_ROWS {
             return self.mlp_rows(hidden, config);
@@ -368,7 +368,7 @@ impl Block {
         Tensor::cat(blocks.collect(), 0)
     }
 
-    fn mlp_rows(&self, hidden: Tensor<2>, config: &QwenConfig) -> Tensor<2> {
+    fn mlp_rows(&self, hidden: Tensor<2>, config: &Architecture) -> Tensor<2> {
         let x = ops::rms_norm(hidden.clone(), self.ln_2.val(), config.epsilon);
         // Qwen gates with its second matrix: w1(x) * silu(w2(x)).
         let gated = Linear::gated(&self.w1, &self.w2, x);

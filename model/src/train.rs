@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::initial::Drawn;
 use crate::qwen::{PassPlan, Source, Stored};
-use crate::{Checkpoint, Initial, ModelError, Qwen, QwenConfig, WeightType, write_checkpoint};
+use crate::{Checkpoint, Initial, ModelError, Transformer, Architecture, WeightType, write_checkpoint};
 
 /// Settings of AdamW (arXiv 1711.05101). Weight decay is of matrices only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct StepLoss {
 
 /// A model in training.
 pub struct Trainer {
-    model: Qwen,
+    model: Transformer,
     optimizer: ModuleOptimizer,
     clip: f64,
 }
@@ -76,7 +76,7 @@ const OPTIMIZER_FILE: &str = "optimizer.bpk";
 impl Trainer {
     /// A new model.
     pub fn new(
-        config: QwenConfig,
+        config: Architecture,
         initial: &Initial,
         optimizer: &Optimizer,
         seed: u64,
@@ -84,7 +84,7 @@ impl Trainer {
     ) -> Self {
         let device = device.clone().autodiff();
         let mut source = Drawn::new(config.clone(), initial, seed, &device);
-        let model = Qwen::assemble(config, &mut source, WeightType::F32, &device)
+        let model = Transformer::assemble(config, &mut source, WeightType::F32, &device)
             .expect("drawing parameters cannot fail");
         Trainer::with_model(model, optimizer)
     }
@@ -110,7 +110,7 @@ impl Trainer {
             dtype: WeightType::F32,
             device: &device,
         });
-        let model = Qwen::assemble(config, &mut source, WeightType::F32, &device)?;
+        let model = Transformer::assemble(config, &mut source, WeightType::F32, &device)?;
         let mut trainer = Trainer::with_model(model, optimizer);
         let path = folder.join(OPTIMIZER_FILE);
         let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
@@ -124,7 +124,7 @@ impl Trainer {
         Ok(trainer)
     }
 
-    fn with_model(model: Qwen, settings: &Optimizer) -> Self {
+    fn with_model(model: Transformer, settings: &Optimizer) -> Self {
         let adamw = |weight_decay: f64| {
             AdamWConfig::new()
                 .with_beta_1(settings.beta_1 as f32)
@@ -231,31 +231,19 @@ impl Trainer {
             prefill: n,
         };
         let plans = method.plan(&self.model.config().geometry(), length)?;
-        let mut packed: Vec<(Arc<LayerPlan>, Arc<LayerPlan>)> = Vec::new();
-        for plan in &plans {
-            if !packed.iter().any(|known| Arc::ptr_eq(&known.0, plan)) {
-                packed.push((plan.clone(), Arc::new(plan.packed(copies))));
-            }
-        }
-        let of_layer = plans.iter().map(|plan| {
-            let mut known = packed.iter();
-            let found = known.find(|known| Arc::ptr_eq(&known.0, plan));
-            found.expect("every plan was packed").1.clone()
-        });
-        let layers: Vec<Arc<LayerPlan>> = of_layer.collect();
         Ok(PassPlan {
-            layers: PlanTensors::for_layers(&layers, &self.model.device()),
+            layers: PlanTensors::for_layers(&plans.packed(copies), &self.model.device()),
             tokens: n * copies,
         })
     }
 
     /// The model's shape.
-    pub fn config(&self) -> &QwenConfig {
+    pub fn config(&self) -> &Architecture {
         self.model.config()
     }
 
     /// The model as it is now, for evaluation.
-    pub fn model(&self) -> Qwen {
+    pub fn model(&self) -> Transformer {
         self.model.evaluated()
     }
 
@@ -307,7 +295,7 @@ impl ModuleVisitor for MatrixIds {
     }
 }
 
-/// Values of all parameters, in the order of [`QwenConfig::tensors`].
+/// Values of all parameters, in the order of [`Architecture::tensors`].
 #[derive(Default)]
 struct Values(Vec<Vec<f32>>);
 

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, View};
 use serde_json::json;
 
-use crate::{ModelError, QwenConfig, WeightType};
+use crate::{ModelError, Architecture, WeightType};
 
 /// A tensor of given values, stored in `dtype`.
 struct Values {
@@ -68,7 +68,7 @@ fn store(x: f32, dtype: WeightType, bytes: &mut [u8]) {
 /// When a file cannot be written.
 pub fn write_checkpoint(
     folder: &Path,
-    config: &QwenConfig,
+    config: &Architecture,
     values: Vec<Vec<f32>>,
     dtype: WeightType,
 ) -> Result<(), ModelError> {
@@ -181,7 +181,7 @@ impl View for RandomTensor {
 }
 
 /// What a tensor of a random checkpoint holds: of the scale that keeps activations at about 1.
-fn drawn(config: &QwenConfig, name: &str, shape: &[usize], dtype: WeightType) -> Drawn {
+fn drawn(config: &Architecture, name: &str, shape: &[usize], dtype: WeightType) -> Drawn {
     let uniform = |mean, spread| Drawn::Uniform {
         mean,
         spread,
@@ -227,7 +227,7 @@ fn drawn(config: &QwenConfig, name: &str, shape: &[usize], dtype: WeightType) ->
 /// When a file cannot be written.
 pub fn write_random_checkpoint(
     folder: &Path,
-    config: &QwenConfig,
+    config: &Architecture,
     dtype: WeightType,
     seed: u64,
     shard_bytes: usize,

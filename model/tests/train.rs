@@ -2,13 +2,13 @@
 
 use burn::tensor::Device;
 use longspan_attention::Method;
-use longspan_model::{Initial, Optimizer, Qwen, QwenConfig, Sequence, Trainer, WeightType};
+use longspan_model::{Initial, Optimizer, Transformer, Architecture, Sequence, Trainer, WeightType};
 use longspan_rope::Length;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-fn config() -> QwenConfig {
-    QwenConfig {
+fn config() -> Architecture {
+    Architecture {
         vocab_size: 61,
         hidden_size: 32,
         layers: 2,
@@ -111,14 +111,14 @@ fn an_exported_folder_holds_the_model() {
     let trainer = trainer();
     let folder = tempfile::tempdir().unwrap();
     trainer.export(folder.path(), WeightType::F32).unwrap();
-    let loaded = Qwen::load(folder.path(), None, &Device::flex()).unwrap();
+    let loaded = Transformer::load(folder.path(), None, &Device::flex()).unwrap();
     assert_eq!(loaded.config(), &config());
     let length = Length {
         total: 25,
         prefill: 25,
     };
     let ids = &batches(3)[0][0].ids;
-    let nll = |model: &Qwen| {
+    let nll = |model: &Transformer| {
         let plan = model.plan(&plain(), length).unwrap();
         model.nll(ids, &plan).unwrap()
     };

@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum OptionError {
     /// No variant has this name.
-    #[error("there is no `{kind}`; set kind to one of: {}", known.join(", "))]
+    #[error("`{kind}` is not known; there are: {}", known.join(", "))]
     Unknown {
         /// The name asked for.
         kind: String,

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Sentences with their weights; words in angle brackets are slots. Most repeat all that a statement says,
-/// word for word.
+/// Sentences with their weights. Words in angle brackets are slots. Most sentences with `<ref>`
+/// repeat a whole statement word for word.
 pub const SENTENCES: [(u64, &str); 12] = [
     (
         3,
@@ -49,7 +49,7 @@ pub const SENTENCES: [(u64, &str); 12] = [
     ),
 ];
 
-/// A name is two of these and a noun.
+/// A name is two of these syllables and a noun.
 pub const SYLLABLES: [&str; 32] = [
     "bal", "cor", "del", "fan", "gri", "hol", "jar", "kem", "lis", "mur", "nov", "pel", "qui",
     "ros", "sol", "tav", "ulm", "ver", "wen", "xan", "yor", "zim", "ast", "eck", "bru", "dag",
@@ -74,7 +74,7 @@ pub const NOUNS: [&str; 16] = [
     "metric",
     "complex",
 ];
-/// A symbol is one of these with two subscripts.
+/// A symbol is one of these letters with two subscripts.
 pub const LETTERS: [&str; 16] = [
     "\\Lambda",
     "\\mathcal{F}",
@@ -95,13 +95,13 @@ pub const LETTERS: [&str; 16] = [
 ];
 /// Subscripts of a symbol.
 pub const SUBSCRIPTS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-/// What a value is the value of.
+/// Names of the quantities that have values.
 pub const QUANTITIES: [&str; 8] = [
     "depth", "rank", "index", "weight", "width", "height", "degree", "defect",
 ];
-/// Values have six digits, written in two groups: `$482{,}913$`.
+/// Values have six digits, in two groups: `$482{,}913$`.
 pub const VALUES: Range<usize> = 100_000..1_000_000;
-/// Headings.
+/// Section headings.
 pub const TOPICS: [&str; 8] = [
     "Preliminaries",
     "Local structure",
@@ -117,7 +117,7 @@ pub const TOPICS: [&str; 8] = [
 mod tests {
     use super::*;
 
-    /// That no word is the beginning of another.
+    /// Checks that no word is a prefix of another.
     fn assert_prefix_free(words: &[&str]) {
         for (i, a) in words.iter().enumerate() {
             for b in &words[..i] {

@@ -1,4 +1,6 @@
-//! What can be wrong with a training config by itself: each message names the key as `--set` has it.
+//! Reads a training config and checks it. Messages name keys by their dotted path.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use longspan_attention::{Method, Model};
@@ -6,21 +8,32 @@ use longspan_data::BUILTIN_ARTICLES;
 use longspan_model::Initial;
 use longspan_rope::{Length, Rope};
 
-use super::config::{ModelConfig, Phase, Probe, Source, SourceKind, TrainConfig};
-use super::mixture::task;
-use crate::config::prepare_methods;
+use super::config::{Phase, ProbeConfig, Sizes, SourceConfig, SourceKind, TrainConfig};
+use crate::config::{prepare_methods, read};
+use crate::tasks::template;
 
-/// Tokens of the shortest sequence that every kind of source can fill.
+/// Shortest sequence that every kind of source can fill, in tokens.
 const SHORTEST: usize = 8;
 
-/// That a key is a finite number that passes a test.
+/// Checks that a key is finite and `good`.
 fn number(key: &str, value: f64, good: bool, wanted: &str) -> Result<()> {
     ensure!(value.is_finite() && good, "{key} = {value}; give {wanted}");
     Ok(())
 }
 
 impl TrainConfig {
-    /// Checks everything that needs no file, and reads the files that options of methods name.
+    /// Reads a config, applies `KEY=VALUE` overrides and checks the result.
+    ///
+    /// # Errors
+    /// A key that is unknown, missing, out of range or in contradiction to another.
+    pub fn load(path: &Path, set: &[String]) -> Result<Self> {
+        let mut config: TrainConfig = read(path, set)?;
+        config.check().with_context(|| path.display().to_string())?;
+        Ok(config)
+    }
+
+    /// Checks what needs no text and no vocabulary, and reads the files that options of methods
+    /// name.
     ///
     /// # Errors
     /// A value that is out of range or contradicts another.
@@ -98,7 +111,8 @@ impl TrainConfig {
         let planes = model.head_dim / 2;
         ensure!(
             initial.offsets.is_empty() || (1..=planes).contains(&initial.offset_planes),
-            "initial.offset_planes = {}, but model.head_dim = {} makes {planes} planes; give 1 to {planes}",
+            "initial.offset_planes = {}, but model.head_dim = {} makes {planes} planes; \
+             give 1 to {planes}",
             initial.offset_planes,
             model.head_dim
         );
@@ -116,8 +130,9 @@ impl TrainConfig {
         };
         ensure!(
             initial.fades.is_empty() || plane.is_some_and(|plane| plane >= first),
-            "initial.fades needs a plane beyond the first {first} (initial.offset_planes) that turns by a quarter at \
-             most in model.trained = {} tokens; raise model.rope_base = {} or lower initial.offset_planes",
+            "initial.fades needs a plane beyond the first {first} (initial.offset_planes) that \
+             turns by at most a quarter in model.trained = {} tokens; raise model.rope_base = {} \
+             or lower initial.offset_planes",
             model.trained,
             model.rope_base
         );
@@ -127,18 +142,18 @@ impl TrainConfig {
     fn check_optimizer(&self) -> Result<()> {
         let optimizer = &self.optimizer;
         for (key, value) in [("beta_1", optimizer.beta_1), ("beta_2", optimizer.beta_2)] {
-            // Computed with in f32.
+            // The optimizer computes in f32.
             let good = (0.0..1.0).contains(&(value as f32));
             let key = format!("optimizer.{key}");
             number(&key, value, good, "a number from 0 to below 1")?;
         }
-        // Computed with in f32, where a smaller number is none.
+        // Smaller numbers are 0 in f32, in which the optimizer computes.
         let epsilon = optimizer.epsilon;
         let good = epsilon as f32 > 0.0;
         number("optimizer.epsilon", epsilon, good, "a number above 1e-45")?;
         let decay = optimizer.weight_decay;
         let good = decay >= 0.0;
-        number("optimizer.weight_decay", decay, good, "a number from 0")?;
+        number("optimizer.weight_decay", decay, good, "0 or more")?;
         let clip = optimizer.clip;
         number("optimizer.clip", clip, clip > 0.0, "a number above 0")
     }
@@ -180,7 +195,7 @@ impl TrainConfig {
     }
 
     fn check_source(&self, i: usize) -> Result<()> {
-        let Source { name, kind } = &self.sources[i];
+        let SourceConfig { name, kind } = &self.sources[i];
         let earlier = &self.sources[..i];
         ensure!(
             earlier.iter().all(|other| other.name != *name),
@@ -196,8 +211,8 @@ impl TrainConfig {
                 );
                 ensure!(
                     path != BUILTIN_ARTICLES || documents.is_some(),
-                    "source.{i}.path = {path:?} has no end; say how much of it with documents = 100, \
-                     or as many as you like"
+                    "source.{i}.path = {path:?} has no end; limit it with documents = 100 or \
+                     another number"
                 );
             }
             SourceKind::Recall {
@@ -207,7 +222,7 @@ impl TrainConfig {
             } => {
                 ensure!(!tasks.is_empty(), "source.{i}.tasks is empty; name a task");
                 for name in tasks {
-                    task(name).with_context(|| format!("source.{i}.tasks"))?;
+                    template(name).with_context(|| format!("source.{i}.tasks"))?;
                 }
                 self.check_texts(&format!("source.{i}.haystack"), haystack)?;
                 let (key, weight) = (format!("source.{i}.answer_weight"), *answer_weight);
@@ -219,18 +234,19 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// That a key names text sources.
+    /// Checks that a key names text sources.
     fn check_texts(&self, key: &str, names: &[String]) -> Result<()> {
         ensure!(
             !names.is_empty(),
             "{key} is empty; name a source of kind text"
         );
         for name in names {
-            let mut texts = (self.sources.iter())
-                .filter(|source| matches!(source.kind, SourceKind::Text { .. }));
+            let is_text = |source: &SourceConfig| {
+                source.name == *name && matches!(source.kind, SourceKind::Text { .. })
+            };
             ensure!(
-                texts.any(|source| source.name == *name),
-                "{key} names {name:?}, which is no source of kind text"
+                self.sources.iter().any(is_text),
+                "{key} names {name:?}, which is not a source of kind text"
             );
         }
         Ok(())
@@ -248,7 +264,8 @@ impl TrainConfig {
             let (until, last) = (phase.until, i + 1 == self.phases.len());
             ensure!(
                 until > start && until <= 1.0 && (!last || until == 1.0),
-                "phase.{i}.until = {until} after {start}; phases end one after the other, the last at 1.0"
+                "phase.{i}.until = {until} after {start}; each phase ends after the one before, \
+                 the last at 1.0"
             );
             start = until;
             ensure!(!phase.lengths.is_empty(), "phase.{i}.lengths is empty");
@@ -259,7 +276,8 @@ impl TrainConfig {
                 );
                 ensure!(
                     length <= batch_tokens,
-                    "phase.{i}.lengths: {length} is more than schedule.batch_tokens = {batch_tokens}"
+                    "phase.{i}.lengths: {length} is more than schedule.batch_tokens = \
+                     {batch_tokens}"
                 );
             }
             check_weights(
@@ -279,13 +297,13 @@ impl TrainConfig {
         }
         ensure!(
             (self.phases.iter()).any(|phase| phase.lengths.contains(&trained)),
-            "model.trained = {trained} is in no phase's lengths; a model is trained at the longest length it sees"
+            "model.trained = {trained} is not in the lengths of any phase; give the longest one"
         );
         Ok(())
     }
 }
 
-/// That weights can be drawn by.
+/// Checks that weights are valid and at least one is above 0.
 fn check_weights(key: &str, weights: impl Iterator<Item = f64> + Clone) -> Result<()> {
     for weight in weights.clone() {
         number(key, weight, weight >= 0.0, "weights of 0 or more")?;
@@ -297,11 +315,11 @@ fn check_weights(key: &str, weights: impl Iterator<Item = f64> + Clone) -> Resul
     Ok(())
 }
 
-/// That what is listed for the heads of each layer fits the model.
+/// Checks that a list of heads by layer fits the model. `layers` yields heads listed per layer.
 fn check_heads(
     key: &str,
     layers: impl ExactSizeIterator<Item = usize>,
-    model: &ModelConfig,
+    model: &Sizes,
 ) -> Result<()> {
     ensure!(
         layers.len() <= model.layers,
@@ -319,18 +337,15 @@ fn check_heads(
     Ok(())
 }
 
-/// That the methods of a phase fit the model at all of the phase's lengths.
+/// Checks that the methods of a phase can be planned at all lengths of the phase.
 fn check_attention(phase: &mut Phase, geometry: &Model) -> Result<()> {
-    let given = phase.attention.iter().map(|a| a.method.clone());
-    let mut methods: Vec<Method> = given.collect();
+    let mut methods: Vec<Method> = (phase.attention.iter())
+        .map(|attention| attention.method.clone())
+        .collect();
     prepare_methods(&mut methods)?;
     for (attention, method) in phase.attention.iter_mut().zip(methods) {
         for &length in &phase.lengths {
-            let length = Length {
-                total: length,
-                prefill: length,
-            };
-            let plan = method.plan(geometry, length);
+            let plan = method.plan(geometry, Length::whole(length));
             plan.with_context(|| format!("method {:?}", method.name))?;
         }
         attention.method = method;
@@ -338,7 +353,7 @@ fn check_attention(phase: &mut Phase, geometry: &Model) -> Result<()> {
     Ok(())
 }
 
-fn check_probe(probe: &Probe, log_every: u64) -> Result<()> {
+fn check_probe(probe: &ProbeConfig, log_every: u64) -> Result<()> {
     ensure!(
         probe.every > 0 && probe.every.is_multiple_of(log_every),
         "probe.every = {}; give a multiple of schedule.log_every = {log_every}",
@@ -346,11 +361,11 @@ fn check_probe(probe: &Probe, log_every: u64) -> Result<()> {
     );
     ensure!(
         !probe.text.is_empty(),
-        "probe.text is empty; name a held-out text, which the needles of probe.tasks are hidden in too"
+        "probe.text is empty; name a held-out text, which is also the haystack of probe.tasks"
     );
     ensure!(probe.trials > 0, "probe.trials = 0; give 1 or more");
     for name in &probe.tasks {
-        task(name).context("probe.tasks")?;
+        template(name).context("probe.tasks")?;
     }
     Ok(())
 }

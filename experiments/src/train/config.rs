@@ -1,58 +1,56 @@
-//! The training config: TOML file, then `--set`, then checks.
+//! The training config, key by key.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use longspan_attention::Method;
 use longspan_model::{Initial, Optimizer};
 use serde::{Deserialize, Serialize};
 
-use crate::config;
-
-/// A whole training. Paths are relative to the working directory.
+/// A training config. Paths are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Seed of the parameters and of every batch.
+    /// Seed of the parameters, the batches and the built-in articles.
     #[serde(default)]
     pub seed: u64,
     /// Vocabulary file.
     pub tokenizer: PathBuf,
-    /// Sizes.
-    pub model: ModelConfig,
-    /// Parameters before the first step.
+    /// Sizes of the model.
+    pub model: Sizes,
+    /// Initialization of the parameters.
     #[serde(default)]
     pub initial: Initial,
-    /// AdamW and clipping.
+    /// AdamW and gradient clipping.
     #[serde(default)]
     pub optimizer: Optimizer,
-    /// How long, how fast, how often.
+    /// Steps, batch size, learning rate, and intervals of logging and saving.
     pub schedule: Schedule,
-    /// What sequences are made of.
+    /// Sources of training sequences.
     #[serde(rename = "source")]
-    pub sources: Vec<Source>,
-    /// The mixture of sources over time.
+    pub sources: Vec<SourceConfig>,
+    /// Stretches of the training, in order.
     #[serde(rename = "phase")]
     pub phases: Vec<Phase>,
-    /// What is measured on the way.
+    /// Periodic evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<Probe>,
+    pub probe: Option<ProbeConfig>,
 }
 
-/// `[model]`.
+/// `[model]`: the sizes of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// Number of layers.
+pub struct Sizes {
+    /// Layers.
     pub layers: usize,
-    /// Attention heads.
+    /// Attention heads of a layer.
     pub heads: usize,
     /// Size of a head.
     pub head_dim: usize,
     /// Width of the feed-forward layer.
     pub ffn: usize,
-    /// Trained length in tokens: the longest sequence of a phase.
+    /// Trained length in tokens: the longest sequence of any phase.
     pub trained: usize,
     /// Base of the rotary frequencies.
     #[serde(default = "rope_base")]
@@ -63,30 +61,30 @@ fn rope_base() -> f64 {
     1e4
 }
 
-/// `[schedule]`. The learning rate rises linearly over `warmup` steps and falls along half a cosine to its
-/// final value (arXiv 1608.03983).
+/// `[schedule]`. The learning rate rises linearly over `warmup` steps, then falls along half a
+/// cosine to its final value (arXiv 1608.03983).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// Steps in all; or give `minutes`.
+    /// Steps of the training. Exactly one of `steps` and `minutes` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// Minutes in all: the number of steps follows from a measurement at the start, and is written to
-    /// the run's config, which gives the same training again.
+    /// Minutes of the training. The number of steps is measured at the start and replaces `minutes`
+    /// in the stored config, which reproduces the training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minutes: Option<f64>,
-    /// Tokens of a batch; a step takes `accumulate` batches.
+    /// Tokens of a batch: `batch_tokens / length` sequences, rounded down.
     pub batch_tokens: usize,
-    /// Batches whose gradients are added up in a step.
+    /// Batches of a step, whose gradients are summed.
     #[serde(default = "one")]
     pub accumulate: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
-    /// Learning rate that the last steps come to; 0 is allowed.
+    /// Learning rate at the end; may be 0.
     pub final_learning_rate: f64,
-    /// Steps to the highest learning rate.
+    /// Steps until the highest learning rate.
     pub warmup: u64,
-    /// Steps between lines of train.jsonl.
+    /// Steps between lines of `train.jsonl`.
     #[serde(default = "log_every")]
     pub log_every: u64,
     /// Steps between saved states; a multiple of `log_every`.
@@ -107,10 +105,10 @@ fn save_every() -> u64 {
 }
 
 impl Schedule {
-    /// That warming up leaves steps to train in.
+    /// Checks that the warmup ends before the training does.
     ///
     /// # Errors
-    /// When it does not.
+    /// `warmup` is `steps` or more.
     pub fn check_warmup(&self, steps: u64) -> Result<()> {
         ensure!(
             self.warmup < steps,
@@ -120,7 +118,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// The learning rate of a step, the first being 0, out of `steps`.
+    /// Learning rate of a step, counted from 0, of a training of `steps`.
     pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
         let (high, low) = (self.learning_rate, self.final_learning_rate);
         if step < self.warmup {
@@ -131,47 +129,48 @@ impl Schedule {
     }
 }
 
-/// `[[source]]`: what a sequence can be made of.
+/// `[[source]]`: a source of training sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Source {
-    /// Name in mixtures and in the log.
+pub struct SourceConfig {
+    /// Name in `mixture` and in `train.jsonl`.
     pub name: String,
-    /// Kind.
+    /// Kind, with its options.
     #[serde(flatten)]
     pub kind: SourceKind,
 }
 
-/// Kinds of sources.
+/// Kinds of sources, with their options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SourceKind {
-    /// Stretches of documents.
+    /// Stretches of documents of more than `model.trained` tokens.
     Text {
-        /// File, folder, glob or `builtin:articles` (those for training, never the held-out ones).
+        /// File, folder, glob or `builtin:articles` (training articles, never the held-out ones).
         path: String,
-        /// JSON field or Parquet column that holds the text.
+        /// JSON field or Parquet column of the text.
         #[serde(default = "text_field")]
         text_field: String,
-        /// Documents to read, at most; default: all, and `builtin:articles` has no end.
+        /// Most documents to read; default: all. Required for `builtin:articles`, which is endless.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         documents: Option<usize>,
     },
-    /// Needles of the built-in tasks, several in a haystack, each asked for later.
+    /// Needles of built-in tasks, several in a haystack, each with its question later on.
     Recall {
         /// Names of the tasks.
         tasks: Vec<String>,
-        /// Text sources that the haystack is taken from.
+        /// Names of the text sources of the haystack.
         haystack: Vec<String>,
-        /// Weight of the loss of answers; that of the haystack is 1, of needles and questions 0.3.
+        /// Loss weight of answers; haystack has 1, needles and questions 0.3.
         #[serde(default = "answer_weight")]
         answer_weight: f64,
     },
-    /// Random keys with values of digits, in a new order again and again: what is needed to recall and
-    /// nothing else. Only what can be known counts. (Braces, since serde lets a bare variant have any key.)
+    /// Random keys with values of digits, repeated in a new order each round: pure recall. Only
+    /// values after the first round carry loss.
+    // Braces: serde accepts unknown keys in a unit variant.
     Pairs {},
-    /// A stretch of text, some other text, and parts of the first stretch again.
+    /// A stretch of text, then other text and parts of that stretch in turn.
     Echo {
-        /// Text sources.
+        /// Names of the text sources.
         from: Vec<String>,
     },
 }
@@ -188,47 +187,47 @@ fn answer_weight() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
-    /// Where it ends, as a share of all steps; the last one ends at 1.
+    /// End of the phase as a share of all steps; the last phase ends at 1.
     pub until: f64,
-    /// Lengths of sequences in tokens; each step draws one.
+    /// Sequence lengths in tokens; each step draws one.
     pub lengths: Vec<usize>,
-    /// Weight of each source.
+    /// Weight of each source, by name; each sequence draws one.
     pub mixture: BTreeMap<String, f64>,
-    /// The attention of the batches; default: plain.
+    /// Methods, of which each step draws one; default: plain.
     #[serde(default = "plain")]
-    pub attention: Vec<Attention>,
+    pub attention: Vec<AttentionShare>,
 }
 
-fn plain() -> Vec<Attention> {
-    vec![Attention {
+fn plain() -> Vec<AttentionShare> {
+    vec![AttentionShare {
         share: 1.0,
         method: Method::named("plain"),
     }]
 }
 
-/// A method under which a share of a phase's steps is trained.
+/// A method, and the share of a phase's steps that train under it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Attention {
-    /// Weight among the phase's.
+pub struct AttentionShare {
+    /// Weight among the methods of the phase.
     pub share: f64,
     /// The method.
     #[serde(flatten)]
     pub method: Method,
 }
 
-/// `[probe]`: needles at the trained length under plain RoPE, and held-out perplexity.
+/// `[probe]`: needles and held-out perplexity, at the trained length under plain RoPE.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Probe {
+pub struct ProbeConfig {
     /// Steps between probes; a multiple of `log_every`.
     pub every: u64,
-    /// Needle tasks.
+    /// Names of needle tasks.
     pub tasks: Vec<String>,
-    /// Trials of each.
+    /// Prompts per task.
     #[serde(default = "trials")]
     pub trials: usize,
-    /// Held-out texts, by name: file, folder, glob or `builtin:articles`.
+    /// Held-out texts by name: file, folder, glob or `builtin:articles`.
     #[serde(default)]
     pub text: BTreeMap<String, String>,
 }
@@ -238,17 +237,7 @@ fn trials() -> usize {
 }
 
 impl TrainConfig {
-    /// Reads a config and applies `--set KEY=VALUE` overrides.
-    ///
-    /// # Errors
-    /// Anything that is unknown, missing, or contradicts something else in the config.
-    pub fn load(path: &Path, set: &[String]) -> Result<Self> {
-        let mut config: TrainConfig = config::read(path, set)?;
-        config.check().with_context(|| path.display().to_string())?;
-        Ok(config)
-    }
-
-    /// The phase of a step.
+    /// Phase of a step, counted from 0, of a training of `steps`.
     pub fn phase(&self, step: u64, steps: u64) -> &Phase {
         let share = (step as f64 + 0.5) / steps as f64;
         let mut phases = self.phases.iter();

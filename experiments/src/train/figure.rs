@@ -1,13 +1,13 @@
-//! From the lines of a training to its figure.
+//! The figure of a training: losses, recall and held-out perplexity over the tokens trained on.
 
 use super::config::TrainConfig;
-use super::log::Line;
-use crate::plot::{LossFigure, LossPanel, Scale, Series};
+use super::line::Line;
+use crate::draw::{LossFigure, LossPanel, Scale, Series};
 
-/// A moving average takes in one line in so many on each side.
+/// The moving average of the losses spans 1 in this many lines of the log, on each side.
 const SMOOTHING: usize = 80;
 
-/// The figure of a training; none where no loss is finite.
+/// The figure of a training; `None` if no loss is finite.
 pub fn figure(name: &str, lines: &[Line], config: &TrainConfig) -> Option<LossFigure> {
     let last = lines.iter().rfind(|line| line.loss.is_finite())?;
     let probe = config.probe.as_ref();
@@ -32,7 +32,7 @@ pub fn figure(name: &str, lines: &[Line], config: &TrainConfig) -> Option<LossFi
 
     let mut perplexity: Vec<Series> = Vec::new();
     for text in probe.iter().flat_map(|probe| probe.text.keys()) {
-        // The pen of the source of that name.
+        // A text that is also a source keeps its pen.
         let source = sources.iter().position(|source| source == text);
         let pen = source.unwrap_or(sources.len() + perplexity.len()) + 1;
         perplexity.push(series(text, pen, lines, |line| {
@@ -66,9 +66,8 @@ pub fn figure(name: &str, lines: &[Line], config: &TrainConfig) -> Option<LossFi
         ),
         phase_ends: phases
             .filter_map(|phase| {
-                let mut lines = lines.iter();
-                let after = lines.find(|line| line.step as f64 >= phase.until * steps)?;
-                Some(millions(after))
+                let ended = |line: &&Line| line.step as f64 >= phase.until * steps;
+                lines.iter().find(ended).map(millions)
             })
             .collect(),
         panels: vec![
@@ -79,16 +78,16 @@ pub fn figure(name: &str, lines: &[Line], config: &TrainConfig) -> Option<LossFi
     })
 }
 
+/// Millions of tokens, the horizontal axis.
 fn millions(line: &Line) -> f64 {
     line.tokens as f64 / 1e6
 }
 
 fn series(name: &str, pen: usize, lines: &[Line], value: impl Fn(&Line) -> Option<f64>) -> Series {
-    let points = lines.iter();
     Series {
         name: name.to_owned(),
         pen,
-        points: points
+        points: (lines.iter())
             .filter_map(|line| Some((millions(line), value(line)?)))
             .collect(),
     }
@@ -97,9 +96,8 @@ fn series(name: &str, pen: usize, lines: &[Line], value: impl Fn(&Line) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::draw_losses;
 
-    /// Two sources, of which the second is not in the last phase.
+    /// The second of two sources is not in the last phase.
     const CONFIG: &str = r#"
         tokenizer = "none"
         model = { layers = 1, heads = 1, head_dim = 8, ffn = 8, trained = 16 }
@@ -125,7 +123,7 @@ mod tests {
         let figure = figure("this", lines, &toml::from_str(CONFIG).unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        draw_losses(&figure, &path("loss.svg"), &path("loss.png")).unwrap();
+        figure.paint().unwrap().save(dir.path(), "loss").unwrap();
         assert!(path("loss.png").metadata().unwrap().len() > 1000);
         std::fs::read_to_string(path("loss.svg")).unwrap()
     }
@@ -162,8 +160,7 @@ mod tests {
         };
         assert_eq!(recall.series[0].points[9], (1.6, 25.0));
         let pens = |panel: &LossPanel| -> Vec<(String, usize)> {
-            let series = panel.series.iter();
-            series
+            (panel.series.iter())
                 .map(|series| (series.name.clone(), series.pen))
                 .collect()
         };

@@ -1,18 +1,20 @@
-//! `state/`: what a training goes on from. A new state is written whole before the one before it goes.
+//! `state/`: the saved state that a training continues from. A new state is written completely
+//! before the previous one is removed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use longspan_model::{QwenConfig, Trainer};
+use longspan_model::{Architecture, Trainer};
 
 use super::config::TrainConfig;
 
-/// Digest of the other files of a state: one flipped bit would change the training and nobody would see it.
+/// File with the digest of the state's other files: a flipped bit in them would change the
+/// training silently.
 const DIGEST: &str = "blake3";
 
-/// The last whole state of a training: its folder and the steps done.
+/// A complete saved state.
 pub struct State {
     folder: PathBuf,
     /// Steps done.
@@ -20,7 +22,10 @@ pub struct State {
 }
 
 impl State {
-    /// The newest one in the folder of a training.
+    /// The newest state in the folder of a training, if there is one.
+    ///
+    /// # Errors
+    /// `state/` cannot be read.
     pub fn newest(out: &Path) -> Result<Option<Self>> {
         let states = entries(out)?.into_iter().filter_map(|folder| {
             let step = folder.file_name()?.to_str()?.strip_prefix("step-")?;
@@ -30,29 +35,29 @@ impl State {
         Ok(states.max_by_key(|state| state.step))
     }
 
-    /// The trainer as it was.
+    /// Restores the trainer.
     ///
     /// # Errors
-    /// A state that is damaged, or of another model.
+    /// The state is damaged or of another model.
     pub fn resume(
         &self,
         config: &TrainConfig,
-        model: &QwenConfig,
+        model: &Architecture,
         device: &Device,
     ) -> Result<Trainer> {
         let path = self.folder.join(DIGEST);
         let written = std::fs::read_to_string(&path).unwrap_or_default();
         ensure!(
             digest(&self.folder).is_ok_and(|found| found == written),
-            "{}: damaged (its files do not have the digest in {DIGEST}); put a good copy in its place, or \
-             delete the whole training and begin again",
+            "{}: damaged (its files do not have the digest in {DIGEST}); replace it with a good \
+             copy, or delete the whole training and start over",
             self.folder.display()
         );
         let trainer = Trainer::resume(&self.folder, &config.optimizer, device)?;
         ensure!(
             trainer.config() == model,
-            "{}: a state of {:?}, but config and vocabulary {} make {model:?}; put the vocabulary back, or \
-             give another folder with --out",
+            "{}: a state of {:?}, but config and vocabulary {} make {model:?}; restore the \
+             vocabulary, or give another folder with --out",
             self.folder.display(),
             trainer.config(),
             config.tokenizer.display()
@@ -60,7 +65,10 @@ impl State {
         Ok(trainer)
     }
 
-    /// Writes the state after a step, and then removes all others.
+    /// Writes the state after `step` steps, then removes all others.
+    ///
+    /// # Errors
+    /// A file cannot be written or removed.
     pub fn save(out: &Path, trainer: &Trainer, step: u64) -> Result<()> {
         let folder = out.join("state").join(format!("step-{step}"));
         let half = folder.with_extension("half");
@@ -86,7 +94,7 @@ impl State {
     }
 }
 
-/// What lies in `state/`; nothing before the first state.
+/// Entries of `state/`; empty before the first state.
 fn entries(out: &Path) -> Result<Vec<PathBuf>> {
     let folder = out.join("state");
     if !folder.exists() {
@@ -99,7 +107,7 @@ fn entries(out: &Path) -> Result<Vec<PathBuf>> {
     list().with_context(|| folder.display().to_string())
 }
 
-/// Digest of all files of a state but that of the digest.
+/// Digest of all files of a state except the digest file.
 fn digest(folder: &Path) -> Result<String> {
     let mut files: Vec<PathBuf> = (std::fs::read_dir(folder)?)
         .map(|entry| Ok(entry?.path()))

@@ -1,4 +1,4 @@
-//! The texts of a training, as token ids.
+//! Training texts as token ids.
 
 use anyhow::{Result, ensure};
 use longspan_data::{BUILTIN_ARTICLES, Corpus, Tokenizer, training_articles};
@@ -6,17 +6,18 @@ use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
 /// Token ids of documents, and where each starts.
-pub struct Text {
+pub struct TokenizedText {
     ids: Vec<u32>,
     starts: Vec<usize>,
 }
 
-impl Text {
-    /// Reads the first documents of a corpus, leaving out those of less than `need` tokens. Built-in articles are
-    /// those for training of a seed, never the held-out ones.
+impl TokenizedText {
+    /// Reads the first `documents` documents of a corpus (default: all) and drops those shorter
+    /// than `need` tokens. Built-in articles are the training articles of `seed`, never the
+    /// held-out ones.
     ///
     /// # Errors
-    /// A corpus that cannot be read, or without a document that is long enough.
+    /// The corpus cannot be read, or no document is long enough.
     pub fn read(
         path: &str,
         text_field: &str,
@@ -26,7 +27,7 @@ impl Text {
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let documents = documents.unwrap_or(usize::MAX);
-        let mut text = Text {
+        let mut text = TokenizedText {
             ids: Vec::new(),
             starts: Vec::new(),
         };
@@ -50,13 +51,14 @@ impl Text {
         }
         ensure!(
             !text.starts.is_empty(),
-            "{path}: the longest document has {longest} tokens, a sequence takes model.trained + 1 = {need}; give \
-             longer documents or lower model.trained"
+            "{path}: the longest document has {longest} tokens, a sequence takes model.trained + 1 \
+             = {need}; give longer documents or lower model.trained"
         );
         Ok(text)
     }
 
-    /// A random stretch of one document, at most as long as the shortest.
+    /// A random stretch of `len` tokens within one document. `len` must not exceed the shortest
+    /// document.
     pub fn stretch(&self, len: usize, rng: &mut Xoshiro256PlusPlus) -> &[u32] {
         if len == 0 {
             return &[];
@@ -70,4 +72,9 @@ impl Text {
             }
         }
     }
+}
+
+/// Draws one of several texts.
+pub fn choose<'a>(texts: &[&'a TokenizedText], rng: &mut Xoshiro256PlusPlus) -> &'a TokenizedText {
+    texts[rng.random_range(0..texts.len())]
 }

@@ -1,7 +1,10 @@
-use super::*;
-use longspan_data::training_articles;
+//! Tests of all kinds of sources.
 
-/// Every kind of source over the shipped vocabulary.
+use longspan_data::{held_out_articles, training_articles};
+
+use super::*;
+
+/// Every kind of source, over the built-in vocabulary.
 fn config() -> TrainConfig {
     let text = format!(
         r#"
@@ -78,32 +81,36 @@ fn batches_are_a_pure_function_of_the_step() {
     let (config, tokenizer, mixture) = open();
     let (_, _, again) = open();
     let forward: Vec<_> = (0..100)
-        .map(|step| mixture.batches(&config, step, 100, &tokenizer))
+        .map(|step| mixture.draw(&config, step, 100, &tokenizer))
         .collect();
     for step in (0..100).rev() {
-        let found = again.batches(&config, step, 100, &tokenizer);
+        let found = again.draw(&config, step, 100, &tokenizer);
         assert_eq!(found, forward[step as usize], "step {step}");
     }
     for pair in forward.windows(2) {
-        assert_ne!(pair[0].0, pair[1].0);
+        assert_ne!(pair[0].batches, pair[1].batches);
     }
     let mut other = config.clone();
     other.seed = 6;
     let other = Mixture::open(&other, &tokenizer).unwrap();
-    let found = other.batches(&config, 0, 100, &tokenizer);
-    assert_ne!(found.0, forward[0].0);
+    let found = other.draw(&config, 0, 100, &tokenizer);
+    assert_ne!(found.batches, forward[0].batches);
 }
 
 #[test]
-fn sequences_have_the_shape_that_their_phase_says() {
+fn sequences_have_the_shape_of_their_phase() {
     let (config, tokenizer, mixture) = open();
     for step in 0..100 {
-        let (batches, drawn, attention) = mixture.batches(&config, step, 100, &tokenizer);
+        let StepData {
+            batches,
+            sources,
+            method,
+        } = mixture.draw(&config, step, 100, &tokenizer);
         let phase = config.phase(step, 100);
         assert!(std::ptr::eq(phase, &config.phases[usize::from(step >= 50)]));
-        assert!(attention < phase.attention.len());
+        assert!(phase.attention.iter().any(|share| share.method == *method));
         assert_eq!(batches.len(), 2);
-        assert_eq!(drawn.len(), batches.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(sources.len(), batches.iter().map(Vec::len).sum::<usize>());
         let length = batches[0][0].weights.len();
         assert!(phase.lengths.contains(&length));
         for batch in &batches {
@@ -122,16 +129,16 @@ fn sequences_have_the_shape_that_their_phase_says() {
 fn shares_are_respected() {
     let (config, tokenizer, mixture) = open();
     let mut counts = [[0f64; 4]; 2];
-    let mut attentions = [0f64; 2];
+    let mut methods = [0f64; 2];
     for step in 0..4000 {
-        let (_, drawn, attention) = mixture.batches(&config, step, 4000, &tokenizer);
+        let drawn = mixture.draw(&config, step, 4000, &tokenizer);
         let phase = usize::from(step >= 2000);
-        drawn
-            .iter()
-            .for_each(|&source| counts[phase][source] += 1.0);
-        attentions[attention] += phase as f64;
+        for source in drawn.sources {
+            counts[phase][source] += 1.0;
+        }
+        methods[usize::from(drawn.method.name == "logn")] += phase as f64;
     }
-    // Within 6 standard deviations, and nothing where there is no weight.
+    // Within 6 standard deviations; exactly 0 for a share of 0.
     let check = |counts: &[f64], shares: &[f64]| {
         let total: f64 = counts.iter().sum();
         for (&count, &share) in counts.iter().zip(shares) {
@@ -139,13 +146,13 @@ fn shares_are_respected() {
             assert!((count - total * share).abs() <= 6.0 * spread, "{counts:?}");
         }
     };
-    // Long sequences are fewer a step, but a step's length does not change the shares.
+    // A step of long sequences has fewer of them; the shares are the same.
     check(&counts[0], &[0.125, 0.25, 0.125, 0.5]);
     check(&counts[1], &[0.25, 0.75, 0.0, 0.0]);
-    check(&attentions, &[0.25, 0.75]);
+    check(&methods, &[0.25, 0.75]);
 }
 
-/// What stands between two marks of a text, at every place where they do.
+/// Every stretch of a text between two marks, with its offset.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Vec<(usize, &'a str)> {
     let starts = text.match_indices(before).map(|(at, _)| at + before.len());
     starts
@@ -173,7 +180,7 @@ fn answers_stand_after_their_needles_in_their_order() {
             let before = tokenizer.decode(&sequence.ids[..start]).unwrap();
             let answer = tokenizer.decode(&sequence.ids[start..at]).unwrap();
             let values: Vec<&str> = answer.trim().split(", ").collect();
-            // The needle of each value, and what all needles of the asked key say.
+            // All needles of the asked key, which must give the values of the answer.
             let (_, question) = before.rsplit_once("What ").unwrap();
             let opening = match question.split_once("magic number") {
                 None => "The pass key is".to_owned(),
@@ -186,7 +193,7 @@ fn answers_stand_after_their_needles_in_their_order() {
             let told = between(&before, &(opening.clone() + " "), ".");
             let told: Vec<&str> = told.into_iter().map(|(_, value)| value).collect();
             assert_eq!(told, values, "{opening}: {text}");
-            // The whole sequence says nothing else of it, the question itself aside.
+            // No other value of the key stands anywhere in the sequence.
             for (_, told) in between(&text, &(opening.clone() + " "), ".") {
                 let same = values.iter().any(|value| told.starts_with(value));
                 assert!(same, "{opening}: {text}");
@@ -201,16 +208,15 @@ fn answers_stand_after_their_needles_in_their_order() {
     );
 }
 
-/// Which needle is asked for cannot be told from the order of the needles.
+/// The order of the needles does not tell which one is asked for.
 #[test]
 fn the_asked_needle_may_stand_anywhere_among_the_others() {
     let (_, tokenizer, mixture) = open();
-    let tasks = [task("multi-key").unwrap()];
+    let recall = Recall::new(&["multi-key".to_owned()], 5.0).unwrap();
     let mut places = [0; 4];
     for seed in 0..400 {
-        let marked = mixture.recall(&tasks, &[0], 5.0, 140, &tokenizer, &mut rng(seed));
-        let ids: Vec<u32> = marked.iter().map(|token| token.0).collect();
-        let text = tokenizer.decode(&ids).unwrap();
+        let sequence = recall.sequence(&mixture.texts(&[0]), 140, &tokenizer, &mut rng(seed));
+        let text = tokenizer.decode(&sequence.ids).unwrap();
         let (before, question) = text.split_once("\nWhat is the magic number of ").unwrap();
         let asked = question.split_once('?').unwrap().0;
         let told = between(before, " The magic number of ", " is");
@@ -219,7 +225,7 @@ fn the_asked_needle_may_stand_anywhere_among_the_others() {
     assert!(places.iter().all(|&place| place > 50), "{places:?}");
 }
 
-/// At a length where only some tasks fit, those are drawn.
+/// At a length that only some tasks fit, these are drawn.
 #[test]
 fn short_sequences_recall_too() {
     let (_, tokenizer, mixture) = open();
@@ -229,24 +235,20 @@ fn short_sequences_recall_too() {
     }
 }
 
-/// A reader who looks for what stood before the value, as far back as it was said before, knows the value.
+/// Copying what followed the longest earlier match of the context predicts every weighted value.
 #[test]
 fn values_of_pairs_are_known_after_the_first_round() {
-    let (_, _, mixture) = open();
+    let (_, tokenizer, _) = open();
+    let pairs = Pairs::new(&tokenizer).unwrap();
+    let space = tokenizer.encode(" ")[0];
     let mut values = 0;
     for seed in 0..100 {
-        let Sequence { ids, weights } = {
-            let marked = mixture.pairs(257, &mut rng(seed));
-            Sequence {
-                ids: marked.iter().map(|token| token.0).collect(),
-                weights: marked.iter().map(|token| token.1).collect(),
-            }
-        };
+        let WeightedIds { ids, weights } = pairs.sequence(257, &mut rng(seed));
         assert!(weights.iter().all(|&weight| weight == 0.0 || weight == 1.0));
         let mut at = 0;
         while let Some(start) = (at..ids.len()).find(|&i| weights[i] == 1.0) {
             at = (start..ids.len())
-                .find(|&i| weights[i] == 0.0 || i > start && ids[i] == mixture.blank)
+                .find(|&i| weights[i] == 0.0 || i > start && ids[i] == space)
                 .unwrap_or(ids.len());
             let value = &ids[start..at];
             let said = |from: usize| {
@@ -269,11 +271,10 @@ fn values_of_pairs_are_known_after_the_first_round() {
 fn echoes_repeat_the_first_stretch() {
     let (_, _, mixture) = open();
     for seed in 0..100 {
-        let sequence = mixture.echo(&[0], 257, &mut rng(seed));
-        let ids: Vec<u32> = sequence.iter().map(|token| token.0).collect();
+        let WeightedIds { ids, weights } = echo(&mixture.texts(&[0]), 257, &mut rng(seed));
         assert!(ids.len() >= 257);
-        assert!(sequence.iter().all(|token| token.1 == 1.0));
-        // The whole first stretch ends in a part that is the sequence's end, too.
+        assert!(weights.iter().all(|&weight| weight == 1.0));
+        // The first stretch and the sequence end alike.
         let first = (8..=85).find(|&span| {
             let end = &ids[span - 4..span];
             ids.ends_with(end)
@@ -283,16 +284,14 @@ fn echoes_repeat_the_first_stretch() {
 }
 
 #[test]
-fn what_is_measured_is_never_trained_on() {
+fn held_out_articles_are_never_trained_on() {
     let (config, tokenizer, mixture) = open();
     let mut training = training_articles(config.seed).map(|a| tokenizer.encode(&a.text));
-    let Source::Text(text) = &mixture.sources[0].1 else {
-        panic!("the first source is text");
-    };
+    let text = mixture.texts(&[0])[0];
     let whole = [training.next().unwrap(), training.next().unwrap()].concat();
     let stretch = text.stretch(256, &mut rng(1));
     assert!(whole.windows(256).any(|window| window == stretch));
-    for article in longspan_data::held_out_articles() {
+    for article in held_out_articles() {
         let ids = tokenizer.encode(&article.text);
         assert!(ids.windows(256).all(|window| window != stretch));
     }

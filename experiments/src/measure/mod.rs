@@ -1,0 +1,17 @@
+//! Measuring: from a config to cells, passes and records.
+//!
+//! A [`Measure`] is a kind of measurement: [`perplexity`] and [`tasks`] are the two. [`run`] is the loop
+//! that both share.
+
+mod check;
+mod keys;
+pub mod perplexity;
+mod run;
+mod sweep;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+
+pub use check::{check_ids, plans};
+pub use run::{Measure, Output, Pass, Todo, run};
+pub use sweep::{Options, Planned, Results, Sweep};
