@@ -13,12 +13,11 @@ use crate::measure::perplexity::{Perplexity, floor};
 use crate::measure::tasks::Tasks;
 use crate::memory;
 use crate::protocols::SeOver;
-use crate::tables::markdown::head;
-use crate::tables::{RunTables, perplexity, tasks};
+use crate::tables::{RunTables, head, perplexity, tasks};
 
 /// Writes the tables and figures of a run into its folder: `table.md` and `table.csv` of the
-/// perplexities, `needle.md` and `needle.csv` of the tasks, and SVG and PNG of every figure. Returns the
-/// tables as text, with a last line that names the folder.
+/// perplexities, `needle.md` and `needle.csv` of the tasks, and SVG and PNG of every figure.
+/// Returns the tables as text.
 ///
 /// # Errors
 /// A file cannot be read or written.
@@ -56,8 +55,7 @@ pub fn write(
                 .with_context(drawing)?;
         }
     }
-    let text = texts.join("\n");
-    Ok(format!("{text}\nwritten to {}\n", dir.display()))
+    Ok(texts.join("\n"))
 }
 
 /// The text of `table.md`, without refusals.
@@ -134,11 +132,7 @@ mod tests {
         let example = Example::new();
         let text = write_example(dir.path(), &example);
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        let tables = [read("table.md"), read("needle.md")].join("\n");
-        assert_eq!(
-            text,
-            format!("{tables}\nwritten to {}\n", dir.path().display())
-        );
+        assert_eq!(text, [read("table.md"), read("needle.md")].join("\n"));
         assert_eq!(read("table.csv").lines().count(), 1 + 8 + 2 + 2);
         assert_eq!(read("needle.csv").lines().count(), 1 + 32);
         for stem in ["ppl", "ppl-half", "time-half", "needle-fact-generate"] {
@@ -167,12 +161,12 @@ no model can be expected to go below it
 
 details of packed; ± is one standard error over windows
 
-| method            |           1K |           2K |      4K |
-| ----------------- | -----------: | -----------: | ------: |
-| plain             | 4.500 ±0.045 |   123.4 ±1.2 |       - |
-| a\\|b              | 4.500 ±0.045 |   not finite |       - |
-| published: theirs |         4.23 |            - | 2645.09 |
-| floor (exact)     |        2.718 |        2.718 |       - |
+| method            |           1K |         2K |      4K |
+| ----------------- | -----------: | ---------: | ------: |
+| plain             | 4.500 ±0.045 | 123.4 ±1.2 |       - |
+| a\\|b              | 4.500 ±0.045 | not finite |       - |
+| published: theirs |         4.23 |          - | 2645.09 |
+| floor (exact)     |        2.718 |      2.718 |       - |
 
 published: not measured here, but taken from their README
 ";

@@ -116,7 +116,7 @@ impl Plot {
     }
 }
 
-/// A length in tokens: `2K` for 2048, `1M` for 1024 K, digits if it is no multiple of 1024.
+/// A length in tokens: `2K` for 2048, `1M` for 1024 K, digits if not a multiple of 1024.
 pub fn length_label(length: usize) -> String {
     match length {
         n if n > 0 && n % (1 << 20) == 0 => format!("{}M", n >> 20),
@@ -149,8 +149,8 @@ fn decades(low: f64, high: f64, digits: &[u8]) -> Vec<f64> {
     all.filter(|value| (low..=high).contains(value)).collect()
 }
 
-/// Ticks of a logarithmic axis: powers of ten, 1-2-5 steps or even steps, whichever first gives four
-/// or more.
+/// Ticks of a logarithmic axis: powers of ten, 1-2-5 steps or even steps, whichever first gives
+/// four or more.
 pub fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
     for digits in [&[1][..], &[1, 2, 5]] {
         let values = decades(low, high, digits);
@@ -158,6 +158,7 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
             let every = values.len().div_ceil(10);
             let label = |v: f64| match (-(v.log10() + 1e-9).floor()).max(0.0) as usize {
                 0 if v > 99_999.0 => format!("{v:.0e}"),
+                7.. => format!("{v:.0e}"),
                 digits => format!("{v:.digits$}"),
             };
             let values = values.into_iter().step_by(every);
@@ -176,7 +177,16 @@ pub fn even_ticks(low: f64, high: f64) -> Vec<Tick> {
         let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
         if last - first >= 3 {
             let values = (first..=last).map(|i| i as f64 * step);
-            return values.map(|v| tick(v, format!("{v:.digits$}"))).collect();
+            // In exponent notation, the digits down to the step.
+            let mantissa = (high.abs().log10().floor() as i32 - e).max(0) as usize;
+            let label = |v: f64| {
+                if high.abs() < 1e12 {
+                    format!("{v:.digits$}")
+                } else {
+                    format!("{v:.mantissa$e}")
+                }
+            };
+            return values.map(|v| tick(v, label(v))).collect();
         }
     }
     Vec::new()
@@ -224,16 +234,18 @@ mod tests {
             (5.0, 5.0, 0),
             (9e15, 9.000001e15, 6),
             (1e-7, 1e7, 8),
+            (9.89e249, 1.011e250, 5),
         ] {
             let ticks = log_ticks(low, high);
-            assert_eq!(ticks.len(), count, "{low} to {high}");
+            assert_eq!(ticks.len(), count, "{low:e} to {high:e}");
             for tick in &ticks {
                 assert!((low..=high).contains(&tick.value), "{}", tick.value);
                 let said: f64 = tick.label.parse().unwrap();
                 assert!((said / tick.value - 1.0).abs() < 1e-9, "{}", tick.label);
+                assert!(tick.label.len() <= 12, "{}", tick.label);
             }
             let ascending = |pair: &[Tick]| pair[0].value < pair[1].value;
-            assert!(ticks.windows(2).all(ascending), "{low} to {high}");
+            assert!(ticks.windows(2).all(ascending), "{low:e} to {high:e}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! A page of lines, polygons and text that is saved as SVG and as PNG.
 //!
 //! Coordinates are pixels of the PNG. Both files are drawn on a grid three times finer: the SVG
-//! keeps it as its view box; the PNG averages it down, because plotters does not smooth the edges of
-//! thick lines. Letters of the PNG are placed here, because plotters (0.3.7) ignores the left side
-//! bearing of letters, which makes their spacing uneven.
+//! keeps it as its view box; the PNG averages it down, because plotters does not smooth the edges
+//! of thick lines. Letters of the PNG are placed here, because plotters (0.3.7) ignores the left
+//! side bearing of letters, which makes their spacing uneven.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub const PAGE: (u32, u32) = (1600, 1000);
 const FINE: u32 = 3;
 
 /// How a text lies relative to its point.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Align {
     /// The text starts at the point.
     Start,
@@ -307,11 +307,13 @@ fn averaged(cells: &[u8], page: (u32, u32)) -> Vec<u8> {
 impl Canvas {
     /// All texts, in the order in which they were drawn.
     pub fn texts(&self) -> Vec<&str> {
-        let text = |mark| match mark {
-            Mark::Text(text, ..) => Some(text.as_str()),
-            _ => None,
-        };
-        self.marks.iter().filter_map(text).collect()
+        let mut texts = Vec::new();
+        for mark in &self.marks {
+            if let Mark::Text(text, ..) = mark {
+                texts.push(text.as_str());
+            }
+        }
+        texts
     }
 
     /// The number of polygons besides the page itself.

@@ -60,8 +60,8 @@ impl<'a> Legend<'a> {
         self.rows as f64 * self.em * 1.3
     }
 
-    /// Draws the legend, centred on the page, with its upper edge at `top`. `styles` are in the order
-    /// of the names.
+    /// Draws the legend, centred on the page, with its upper edge at `top`. `styles` are in the
+    /// order of the names.
     pub fn paint(&self, canvas: &mut Canvas, styles: &[Style], top: f64) {
         let (em, rows, columns) = (self.em, self.rows, &self.columns);
         let mut left = (f64::from(PAGE.0) - columns.iter().sum::<f64>()) / 2.0;

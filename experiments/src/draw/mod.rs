@@ -2,8 +2,8 @@
 //! curves over context length, heat maps over length and depth, and panels of training losses.
 //!
 //! Nothing here knows records or configs. A figure is plain data with a `paint` method that returns
-//! a [`Canvas`], which [`Canvas::save`] writes as SVG and PNG. Lengths on the page are pixels of the
-//! PNG.
+//! a [`Canvas`], which [`Canvas::save`] writes as SVG and PNG. Lengths on the page are pixels of
+//! the PNG.
 
 mod axes;
 mod canvas;

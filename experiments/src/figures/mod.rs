@@ -1,14 +1,13 @@
-//! Figures of a run. A figure is one file that exports `Figure` and one word in the registry below; the
-//! word, the file name and the stem are the same.
+//! Figures of a run. A figure is one file that exports `Figure` and one word in the registry below;
+//! the word, the file name and the stem are the same.
 
 use anyhow::Result;
 use longspan_rope::registry;
 
 use crate::draw::{Canvas, Curve, CurveKind, LengthFigure};
 use crate::folder::PerplexityRecord;
-use crate::tables::RunTables;
-use crate::tables::markdown::file_name;
 use crate::tables::perplexity::Table;
+use crate::tables::{RunTables, file_name};
 
 registry! {
     /// Every figure, in the order in which a report draws them.
@@ -24,16 +23,16 @@ pub trait RunFigure: Sync {
     /// What it shows, in one line.
     fn summary(&self) -> &'static str;
 
-    /// The pages of the figure, each with the suffix that its file name has after the stem; none if the
-    /// run has nothing to show.
+    /// The pages of the figure, each with the suffix that its file name has after the stem; none if
+    /// the run has nothing to show.
     ///
     /// # Errors
     /// A page cannot be drawn.
     fn draw(&self, tables: &RunTables) -> Result<Vec<(String, Canvas)>>;
 }
 
-/// One page for each protocol: without suffix for the first, `-PROTOCOL` for the others. `page` returns
-/// `None` for a table with nothing to show.
+/// One page for each protocol: without suffix for the first, `-PROTOCOL` for the others. `page`
+/// returns `None` for a table with nothing to show.
 fn by_protocol(
     tables: &RunTables,
     page: impl Fn(&Table) -> Result<Option<Canvas>>,

@@ -4,9 +4,8 @@ use anyhow::Result;
 
 use super::RunFigure;
 use crate::draw::{Canvas, HeatFigure, HeatPanel};
-use crate::tables::RunTables;
-use crate::tables::markdown::file_name;
 use crate::tables::tasks::Table;
+use crate::tables::{RunTables, file_name};
 
 /// The figure; see the module.
 pub struct Figure;

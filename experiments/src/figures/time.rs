@@ -24,8 +24,8 @@ impl RunFigure for Figure {
     }
 }
 
-/// `None` if no method has passes of two lengths. A length that a longer pass served has no time of its
-/// own.
+/// `None` if no method has passes of two lengths. A length that a longer pass served has no time of
+/// its own.
 fn page(table: &Table) -> Result<Option<Canvas>> {
     let curves = curves(table, |record| {
         let provenance = &record.provenance;

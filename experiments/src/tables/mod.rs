@@ -1,8 +1,8 @@
 //! Tables of a run: rows of methods, columns of lengths, as Markdown and CSV.
 
 #[cfg(test)]
-pub mod example;
-pub mod markdown;
+pub(crate) mod example;
+mod markdown;
 pub mod perplexity;
 pub mod tasks;
 
@@ -11,6 +11,8 @@ use anyhow::Result;
 use crate::config::RunConfig;
 use crate::folder::{PerplexityRecord, TaskRecord};
 use crate::measure::perplexity::floor::Floor;
+
+pub use markdown::{file_name, head, length_labels, padded};
 
 /// All tables of a run, which figures are drawn from.
 pub struct RunTables<'a> {

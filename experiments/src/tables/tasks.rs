@@ -39,22 +39,22 @@ pub fn tables<'a>(config: &'a RunConfig, records: &'a [TaskRecord]) -> Result<Ve
         return Ok(Vec::new());
     };
     let mut tables = Vec::new();
-    for task in needle.task_names()? {
+    for task in needle.tasks()? {
         for scorer in needle.scorers() {
             let records: Vec<&TaskRecord> = records
                 .iter()
-                .filter(|record| record.task == task && record.scorer == scorer)
+                .filter(|record| record.task == task.name && record.scorer == scorer)
                 .collect();
             if records.is_empty() {
                 continue;
             }
             let methods = config.methods.iter().map(|method| method.name.as_str());
             tables.push(Table {
-                task: task.clone(),
+                task: task.name.clone(),
                 scorer,
                 methods: methods.collect(),
                 lengths: &needle.lengths,
-                depths: needle.depths()?,
+                depths: needle.depths_of(&task)?,
                 records,
                 newest,
                 keys: needle.keys,
@@ -66,8 +66,8 @@ pub fn tables<'a>(config: &'a RunConfig, records: &'a [TaskRecord]) -> Result<Ve
 }
 
 impl<'a> Table<'a> {
-    /// The cell of a method, length and depth: the newest of its records, of which a folder merged by
-    /// hand may hold several.
+    /// The cell of a method, length and depth: the newest of its records, of which a folder merged
+    /// by hand may hold several.
     pub fn record(&self, method: &str, length: usize, depth: f64) -> Option<&'a TaskRecord> {
         let is_cell = |record: &&&TaskRecord| {
             let Provenance {
@@ -126,8 +126,8 @@ fn effective_length(scores: &[Option<f64>], threshold: f64, labels: &[String]) -
     }
 }
 
-/// The number of lengths, from the shortest, that reach the threshold without a gap: RULER's effective
-/// length (arXiv 2404.06654).
+/// The number of lengths, from the shortest, that reach the threshold without a gap: RULER's
+/// effective length (arXiv 2404.06654).
 fn mastered(scores: &[Option<f64>], threshold: f64) -> usize {
     // A mean of fractions may miss an equal threshold by rounding.
     let reaches = |score: &&Option<f64>| score.is_some_and(|score| score >= threshold - 1e-9);

@@ -1,5 +1,5 @@
-//! Heat maps of scores by length and depth: a panel for each method, with the mean over the depths as
-//! a curve above its map.
+//! Heat maps of scores by length and depth: a panel for each method, with the mean over the depths
+//! as a curve above its map.
 
 mod figure;
 mod layout;
