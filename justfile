@@ -6,23 +6,25 @@ default:
 quickstart:
     cargo run --release -- run experiments/configs/quickstart.toml
 
-# All tests.
+# Run all tests.
 test:
     cargo test --workspace --features train-tokenizer,wgpu
 
-# What is checked before a change is accepted.
+# Check what a change must pass.
 ci:
     .ci/run
 
-# Format everything, the method files too.
+# Format everything, the files that registries declare too: cargo fmt does not see them.
 fmt:
     cargo fmt --all
-    rustfmt --edition 2024 rope/src/*.rs
+    rustfmt --edition 2024 rope/src/*.rs attention/src/patterns/*.rs attention/src/scales/*.rs \
+        model/src/families/*.rs experiments/src/protocols/*.rs experiments/src/tasks/*.rs \
+        experiments/src/figures/*.rs
 
-# Lints.
+# Run clippy.
 lint:
     cargo clippy --workspace --all-targets --features train-tokenizer,wgpu -- -D warnings
 
-# The documentation of all crates.
+# Build and open the documentation of all crates.
 doc:
     cargo doc --workspace --no-deps --open
