@@ -30,15 +30,6 @@ fn bad_values_of_model_and_perplexity_are_named() {
         dir.path(),
         &[
             ("model.dtype=int8", &["int8", "bf16"]),
-            (
-                "model.activations=bf16",
-                &[
-                    "activations in bf16",
-                    "cpu",
-                    "model.activations",
-                    "--device",
-                ],
-            ),
             ("model.trained=1", &["model.trained = 1", "give 2 to"]),
             ("model.trained=2K", &["trained", "2K"]),
             ("perplexity.protocol=pakced", &["packed, truncate"]),
@@ -105,8 +96,16 @@ fn a_bad_method_is_named() {
 }
 
 #[test]
-fn a_missing_device_is_named() {
+fn a_missing_device_or_type_of_activations_is_named() {
     let dir = workspace("lengths = [32]\nmax_tokens = 64");
+    let set = ["run", "run.toml", "--set", "model.activations=bf16"];
+    let words = [
+        "activations in bf16",
+        "cpu",
+        "model.activations",
+        "--device",
+    ];
+    fail(dir.path(), &set, &words);
     let run = |device| ["run", "run.toml", "--device", device];
     fail(dir.path(), &run("tpu"), &["tpu", "cpu, cuda, wgpu"]);
     fail(dir.path(), &run("cpu:1"), &["cpu:1", "there are 1"]);

@@ -61,8 +61,15 @@ impl Trained {
 }
 
 #[test]
-fn a_damaged_state_is_named_and_kept() {
+fn a_damaged_folder_is_named_and_kept() {
     let trained = Trained::new();
+    damaged_state(&trained);
+    damaged_log_and_config(&trained);
+    another_vocabulary(&trained);
+    log_without_its_end(&trained);
+}
+
+fn damaged_state(trained: &Trained) {
     let words = &["state/step-40", "damaged", "blake3"];
     let file = |name: &str| trained.out.join("state/step-40").join(name);
     for name in [
@@ -91,9 +98,7 @@ fn a_damaged_state_is_named_and_kept() {
     );
 }
 
-#[test]
-fn a_damaged_log_or_config_is_named_and_kept() {
-    let trained = Trained::new();
+fn damaged_log_and_config(trained: &Trained) {
     let cut_third_line = || {
         let log = trained.log();
         let third = log.lines().nth(2).unwrap();
@@ -111,12 +116,10 @@ fn a_damaged_log_or_config_is_named_and_kept() {
     );
 }
 
-#[test]
-fn another_vocabulary_is_refused() {
-    let trained = Trained::new();
+fn another_vocabulary(trained: &Trained) {
     let path = trained.dir.path().join("tiny.tiktoken");
+    let vocabulary = std::fs::read_to_string(&path).unwrap();
     let drop_last_token = || {
-        let vocabulary = std::fs::read_to_string(&path).unwrap();
         let (rest, _) = vocabulary.trim_end().rsplit_once('\n').unwrap();
         std::fs::write(&path, rest).unwrap();
     };
@@ -124,12 +127,11 @@ fn another_vocabulary_is_refused() {
         drop_last_token,
         &["state/step-40", "2048", "2047", "tiny.tiktoken"],
     );
+    std::fs::write(path, vocabulary).unwrap();
 }
 
 /// The model does not depend on the log: training continues, with a warning.
-#[test]
-fn a_log_without_its_end_is_continued() {
-    let trained = Trained::new();
+fn log_without_its_end(trained: &Trained) {
     trained.restore();
     let log = trained.log();
     let first = log.lines().next().unwrap().to_owned() + "\n";

@@ -85,7 +85,7 @@ fn the_floor_is_exact_and_below_the_model() {
     let stdout = succeed(dir.path(), &args);
     let run = dir.path().join("runs/run");
     let articles: Vec<Article> = held_out_articles().take(2).collect();
-    let articles = articles.try_into().ok().unwrap();
+    let articles: [Article; 2] = articles.try_into().ok().unwrap();
     for protocol in ["last_k", "packed", "sliding"] {
         let floors = floors(&run, protocol);
         assert_eq!(
