@@ -164,18 +164,17 @@ pub fn pack(arch: Arch, weight: &Weight, outputs: Range<usize>) -> PanelMatrix {
     let pack = |columns: Range<usize>, width, panel: &mut [MaybeUninit<f32>]| {
         let count = columns.len();
         let rows = outputs.start + columns.start..outputs.start + columns.end;
-        let columns = |values| Matrix {
-            values,
-            stride: inputs,
+        let pack_rows = |values: &[f32], panel: &mut [MaybeUninit<f32>]| {
+            let columns = Matrix {
+                values,
+                stride: inputs,
+            };
+            panels::pack_columns(columns, count, width, panel);
         };
         if let WeightValues::F32(values) = &weight.values {
-            let values = &values[rows.start * inputs..rows.end * inputs];
-            return panels::pack_columns(columns(values), count, width, panel);
+            return pack_rows(&values[rows.start * inputs..rows.end * inputs], panel);
         }
-        WIDENED.with_borrow_mut(|buffer| {
-            let values = weight.rows(rows, buffer);
-            panels::pack_columns(columns(values), count, width, panel);
-        });
+        WIDENED.with_borrow_mut(|buffer| pack_rows(weight.rows(rows, buffer), panel));
     };
     // SAFETY: `pack_columns` writes all of its panel.
     unsafe { PanelMatrix::new(arch, [inputs, outputs.len()], pack) }

@@ -91,7 +91,7 @@ impl PackedRows<'_> {
     }
 
     /// Rows `outputs` in f32, in the front of `buffer`.
-    fn rows<'b>(&self, outputs: Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
+    pub fn rows<'b>(&self, outputs: Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
         let arch = Arch::new();
         let (mut scales, mut zeros) = (Vec::new(), Vec::new());
         let scales = self.scales.rows(outputs.clone(), &mut scales);
