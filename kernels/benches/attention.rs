@@ -1,11 +1,12 @@
-//! Times attention on the CPU against the machine's own rate of matrix products, and by length under a window:
+//! Times attention on the CPU against the machine's own rate of matrix products, and by length
+//! under a window:
 //!
 //! ```text
 //! cargo bench -p longspan-kernels --bench attention
 //! ```
 //!
-//! Times are the fastest of several runs, taken in turn with those of the matrix product they are compared with: what else runs
-//! on the machine only slows down.
+//! Times are the fastest of several runs, which alternate with those of the matrix product that
+//! they are compared with: other load on the machine only slows runs down.
 
 use std::time::Instant;
 
@@ -31,10 +32,11 @@ impl Bench {
         Tensor::from_data(data, (&self.device, DType::F32))
     }
 
-    /// Causal attention over the last `window` keys, with rotation, and the operations that it cannot do without.
+    /// Causal attention over the last `window` keys, with rotation, and the operations that it
+    /// cannot do without.
     fn attention(&self, n: usize, d: usize, window: usize) -> (Box<dyn Fn()>, f64) {
         let h = WIDTH / d;
-        // As a layer has them: side by side in the rows of one buffer.
+        // As in a layer: side by side in the rows of one buffer.
         let qkv = self.floats([1, n, 3 * h, d]);
         let part = |i| qkv.clone().narrow(2, i * h, h).swap_dims(1, 2);
         let [q, k, v] = [part(0), part(1), part(2)];

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! cargo bench -p longspan-kernels --bench kernels --features cuda            # the large problems
-//! cargo bench -p longspan-kernels --bench kernels --features wgpu -- small   # those of the tests: does it run?
+//! cargo bench -p longspan-kernels --bench kernels --features wgpu -- small   # those of the tests
 //! ```
 //!
-//! Each line: the problem, its time (the median of several runs, each ended by a wait for the
-//! device; the first, which compiles, is not counted), its rate, the share of what the device was measured
-//! to do just before (a copy for what memory bounds, a matrix product for attention), the time of the slow twin, made
-//! of burn's operations, on the same device, and for attention that of cubek's, where it can do the same.
+//! Each line: the problem; its time, the median of several runs after one that compiles, each ended
+//! by a wait for the device; its rate; the share of the rate measured on the device just before (of
+//! a copy where memory bounds, of a matrix product for attention); the time of the slow twin,
+//! burn's own operations on the same device; and for attention that of cubek's where it supports
+//! the problem.
 
 #[path = "../tests/problems/mod.rs"]
 mod problems;
@@ -54,8 +55,7 @@ mod gpu {
             #[cfg(feature = "wgpu")]
             DeviceType::Wgpu,
         ];
-        let kinds = kinds.iter().cloned();
-        kinds
+        (kinds.iter().cloned())
             .flat_map(|kind| Device::enumerate(kind).into_vec())
             .collect()
     }
@@ -210,8 +210,8 @@ mod gpu {
             self.line(what, seconds, work, [twin, cubek]);
         }
 
-        /// The time of cubek's fastest attention, which is causal and has no windows: on tensor cores for f16 and whole tiles of
-        /// queries, on plain units for all types.
+        /// The time of cubek's fastest attention, which is causal and has no windows: on tensor
+        /// cores for f16 and whole tiles of queries, on plain units for all types.
         fn cubek(
             &self,
             p: problems::Attention,
@@ -231,10 +231,11 @@ mod gpu {
                     seq_q: 1,
                     seq_kv: 1,
                 };
-                let planes = [2, 4, 8].into_iter();
-                let planes = planes.filter(|&planes| p.n.is_multiple_of(16 * planes as usize));
                 strategies.extend(
-                    planes.map(|n| Strategy::BlackboxAccelerated(Inferred(accelerated(n)))),
+                    [2, 4, 8]
+                        .into_iter()
+                        .filter(|&planes| p.n.is_multiple_of(16 * planes as usize))
+                        .map(|planes| Strategy::BlackboxAccelerated(Inferred(accelerated(planes)))),
                 );
             }
             let times = strategies.into_iter().filter_map(|strategy| {
@@ -282,7 +283,7 @@ mod gpu {
             self.line(what, seconds, Work::Bytes(3 * bytes), [Some(twin), None]);
         }
 
-        fn packed(&self, p: problems::Packed) {
+        fn packed(&self, p: problems::PackedProduct) {
             let x = self.tensor([p.n, p.i]);
             let groups = p.i.div_ceil(p.group);
             let words = |columns: usize| {
@@ -346,7 +347,7 @@ mod gpu {
         }
     }
 
-    /// What a problem cannot do with less of.
+    /// What bounds a problem.
     enum Work {
         Bytes(usize),
         Flops(usize),

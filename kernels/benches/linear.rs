@@ -5,8 +5,9 @@
 //! cargo bench -p longspan-kernels --bench linear -- 1 bf16 int4    # these rows, these types
 //! ```
 //!
-//! Each line: rows of `x`, how the weight is held, its bytes over the time of a product (the fastest of several, each with
-//! another weight, so that none is in a cache near the core), and that as a share of the rate at which the same bytes are summed up.
+//! Each line: rows of `x`, the type of the weight, the weight's bytes over the time of a product
+//! (the fastest of several, each with another weight, so that none is in a nearby cache), and that
+//! rate as a share of the rate at which the same bytes are summed.
 
 use std::time::Instant;
 
@@ -16,8 +17,8 @@ use rayon::prelude::*;
 
 /// Outputs and inputs of the widest matrices of Qwen-1.8B and Qwen-7B.
 const SHAPES: [[usize; 2]; 3] = [[5504, 2048], [2048, 5504], [4096, 11008]];
-/// How weights are held; packed ones with the size of a group, -1 for all inputs.
-const HELD: [&str; 8] = [
+/// Types of weights; packed ones with the size of a group, -1 for all inputs.
+const TYPES: [&str; 8] = [
     "f32",
     "bf16",
     "f16",
@@ -29,15 +30,15 @@ const HELD: [&str; 8] = [
 ];
 /// Rows of `x`; the last is more than few.
 const ROWS: [usize; 5] = [1, 2, 4, 16, 17];
-/// Bytes of the weights that a run walks over.
+/// Bytes of the weights of a run.
 const BYTES: usize = 1 << 29;
 /// Timed runs.
 const RUNS: usize = 4;
 
-/// A product with a weight of its own.
+/// A product with a weight.
 type Layer = Box<dyn Fn(Tensor<2>) -> Tensor<2>>;
 
-/// Seconds that the fastest piece of work takes: what else runs on the machine only slows it down.
+/// Seconds of the fastest run: other load on the machine only slows runs down.
 fn fastest<T, R>(pieces: &[T], work: impl Fn(&T) -> R) -> f64 {
     let runs = std::iter::repeat_n(pieces, RUNS).flatten();
     let times = runs.map(|piece| {
@@ -48,7 +49,7 @@ fn fastest<T, R>(pieces: &[T], work: impl Fn(&T) -> R) -> f64 {
     times.fold(f64::INFINITY, f64::min)
 }
 
-/// Bytes a second when all threads sum up memory, in pieces of so many bytes.
+/// Bytes a second at which all threads together sum up memory, `bytes` at a time.
 fn read_rate(memory: &[u64], bytes: usize) -> f64 {
     let pieces: Vec<&[u64]> = memory.chunks_exact(bytes / 8).collect();
     let sum = |piece: &&[u64]| -> u64 {
@@ -71,7 +72,7 @@ fn ints(shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(data, (device, DType::I32))
 }
 
-/// The product with a weight of a name, and the weight's bytes.
+/// The product with a weight of type `name`, and the weight's bytes.
 fn layer(name: &str, [o, i]: [usize; 2], device: &Device) -> (Layer, usize) {
     let dense = |dtype: DType| -> (Layer, usize) {
         let weight = floats([o, i], dtype, device);
@@ -110,31 +111,26 @@ fn layer(name: &str, [o, i]: [usize; 2], device: &Device) -> (Layer, usize) {
 fn main() {
     let device = Device::flex();
     let given: Vec<String> = std::env::args().skip(1).collect();
-    let given: Vec<&String> = given.iter().filter(|word| !word.starts_with('-')).collect();
-    let wanted = |numbers: bool, word: &str| {
-        let mut given = given
-            .iter()
-            .filter(|given| given.parse::<usize>().is_ok() == numbers);
-        given.clone().next().is_none()
-            || given.any(|given| {
-                if numbers {
-                    word == *given
-                } else {
-                    word.contains(given.as_str())
-                }
-            })
-    };
+    let given: Vec<String> = given
+        .into_iter()
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let (rows, types): (Vec<&String>, Vec<&String>) =
+        (given.iter()).partition(|word| word.parse::<usize>().is_ok());
+    let row_wanted = |n: usize| rows.is_empty() || rows.iter().any(|row| **row == n.to_string());
+    let type_wanted =
+        |name: &str| types.is_empty() || types.iter().any(|word| name.contains(word.as_str()));
     let memory: Vec<u64> = (0..BYTES as u64 / 8).collect();
     println!("{} threads\n", rayon::current_num_threads());
-    println!("| o x i | held | rows | GB/s | of reading | ms |");
+    println!("| o x i | type | rows | GB/s | of reading | ms |");
     println!("|---|---|---:|---:|---:|---:|");
     for [o, i] in SHAPES {
-        for name in HELD.into_iter().filter(|name| wanted(false, name)) {
+        for name in TYPES.into_iter().filter(|name| type_wanted(name)) {
             let (first, bytes) = layer(name, [o, i], &device);
             let others = (bytes..BYTES).step_by(bytes);
             let others = others.map(|_| layer(name, [o, i], &device).0);
             let layers: Vec<Layer> = std::iter::once(first).chain(others).collect();
-            for n in ROWS.into_iter().filter(|n| wanted(true, &n.to_string())) {
+            for n in ROWS.into_iter().filter(|n| row_wanted(*n)) {
                 let x = floats([n, i], DType::F32, &device);
                 let read = read_rate(&memory, bytes);
                 let seconds = fastest(&layers, |layer| layer(x.clone()));

@@ -1,8 +1,8 @@
-//! The ops under automatic differentiation: forward on the inner back end, and for each op its own
-//! backward pass, so that a training step costs what a pass costs and no `n` by `m` logits are kept.
+//! The ops under automatic differentiation: forward on the inner back end, with a backward pass of
+//! each op's own, so that no `n` by `m` logits are kept.
 //!
-//! [`Ops::merge`] has none of its own: its slow twin differentiates itself. Tables, key ranges and
-//! targets are constants. Training is f32.
+//! [`Ops::merge`] has none: burn differentiates its slow twin. Tables, key ranges and targets are
+//! constants. Training is f32.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -11,7 +11,7 @@ use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 
-use crate::Ops;
+use crate::backend::Ops;
 
 impl<B: Backend + Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     fn rotary(
@@ -46,8 +46,8 @@ impl<B: Backend + Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             output: output.clone(),
             lse: lse.clone(),
         };
-        // Two nodes, since a node has one output. That of the log-sum-exp costs nothing unless bands
-        // are merged.
+        // Two nodes, since a node has one output. The one of the log-sum-exp costs nothing unless
+        // bands are merged.
         let prepared = AttentionOutput.prepare::<C>(for_output).compute_bound();
         let output = match prepared.stateful() {
             OpsKind::Tracked(step) => step.finish(saved.clone(), output),
@@ -241,7 +241,7 @@ impl<B: Ops> Backward<B, 2> for TokenLoss {
     }
 }
 
-/// Hands each parent that is tracked the gradient that `backward` makes of the step's own.
+/// Gives each tracked parent its gradient, which `backward` computes from that of the step.
 fn propagate<B: Backend, S, const N: usize>(
     step: Step<S, N>,
     grads: &mut Gradients,

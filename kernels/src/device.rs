@@ -1,103 +1,17 @@
-//! What a device is, and what it cannot do.
+//! Devices: what they can do, and how results are read from them.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::kind::Basic;
+use burn::tensor::{DType, Device, Element, Tensor};
 #[cfg(feature = "cube")]
-use {burn::tensor::Tensor, burn_cubecl::CubeBackend, burn_cubecl::tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
-/// What a kernel cannot do.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum KernelError {
-    /// There is no attention kernel for this head size.
-    HeadSize {
-        /// What was asked for.
-        d: usize,
-        /// What there is.
-        known: &'static [usize],
-    },
-    /// The type is no float, or the device does not compute with it.
-    Type {
-        /// Which kernel.
-        kernel: &'static str,
-        /// What was asked for.
-        dtype: DType,
-        /// The device's runtime.
-        runtime: &'static str,
-    },
-    /// Two tensors that must be of one type are not.
-    Types {
-        /// Which kernel.
-        kernel: &'static str,
-        /// What was given.
-        types: [DType; 2],
-    },
-    /// A row of 8-bit numbers does not fill whole words.
-    Words {
-        /// Head size.
-        d: usize,
-    },
-    /// Not even the smallest tile fits.
-    SharedMemory {
-        /// Bytes of the smallest tile.
-        needed: usize,
-        /// Bytes a cube has on this device.
-        available: usize,
-    },
-    /// More heads than a grid has rows.
-    Heads {
-        /// Batch times heads.
-        asked: usize,
-        /// The device's limit.
-        limit: usize,
-    },
-    /// The matrix product under a kernel refused.
-    Matmul(&'static str, String),
-}
+#[cfg(feature = "cube")]
+use crate::cube;
+use crate::error::KernelError;
 
-impl std::fmt::Display for KernelError {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            KernelError::HeadSize { d, known } => {
-                write!(
-                    f,
-                    "attention: head size {d}; there are kernels for {known:?}"
-                )
-            }
-            KernelError::Type {
-                kernel,
-                dtype,
-                runtime,
-            } => write!(
-                f,
-                "{kernel}: the {runtime} device does not compute in {dtype:?}"
-            ),
-            KernelError::Types { kernel, types } => {
-                write!(
-                    f,
-                    "{kernel}: types {:?} and {:?} differ",
-                    types[0], types[1]
-                )
-            }
-            KernelError::Words { d } => {
-                write!(f, "a cache of 8 bits: head size {d} is no multiple of 4")
-            }
-            KernelError::SharedMemory { needed, available } => write!(
-                f,
-                "attention: the smallest tile takes {needed} bytes of shared memory, the device has {available}"
-            ),
-            KernelError::Heads { asked, limit } => write!(
-                f,
-                "attention: {asked} heads over all batches; the device takes {limit}"
-            ),
-            KernelError::Matmul(kernel, reason) => write!(f, "{kernel}: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for KernelError {}
-
-/// What runs the ops of a device: `cpu`, or the name of a GPU runtime with its compiler, as `cuda` or
-/// `wgpu<wgsl>`. Two devices of one kind may differ in the last bits, two kinds will.
+/// The implementation that runs the ops of a device: `cpu`, or the name of a GPU runtime with its
+/// compiler, as `cuda` or `wgpu<wgsl>`. Results of two devices of one kind may differ in the last
+/// bits; those of two kinds do.
 pub fn device_kind(device: &Device) -> String {
     #[cfg(feature = "cube")]
     if let Some(probe) = probe(device) {
@@ -107,20 +21,20 @@ pub fn device_kind(device: &Device) -> String {
     "cpu".to_owned()
 }
 
-/// Whether the ops run on a device, for heads of `d` components, and activations and weights of these
-/// types. The CPU takes weights of all types, and activations in f32.
+/// Checks that the ops run on a device: for heads of `d` components and the types given, that of
+/// the activations first. The CPU takes weights of all types, and activations in f32.
 ///
 /// # Errors
-/// What is missing.
+/// The first thing that is missing.
 pub fn supported(device: &Device, d: usize, types: &[DType]) -> Result<(), KernelError> {
     let activations = types.first().copied().unwrap_or(DType::F32);
     #[cfg(feature = "cube")]
     if let Some(probe) = probe(device) {
         for &dtype in types {
-            crate::cube::check_type("ops", &probe.client, dtype)?;
+            cube::launch::check_type("ops", &probe.client, dtype)?;
         }
         for n in [1, usize::MAX] {
-            crate::cube::tile::Tile::choose(&probe.client, n, d, activations)?;
+            cube::attention::tile::Tile::choose(&probe.client, n, d, activations)?;
         }
         return Ok(());
     }
@@ -133,6 +47,31 @@ pub fn supported(device: &Device, d: usize, types: &[DType]) -> Result<(), Kerne
         });
     }
     Ok(())
+}
+
+/// The values of a tensor, in the element type `E` of the tensor; waits for the device.
+///
+/// Kernels are launched without waiting, so a launch fails after its op has returned. The device
+/// then marks the outputs of that launch as unwritten, and the outputs of all kernels that read
+/// them: this is where the failure becomes an error. Reading a tensor any other way may panic
+/// instead.
+///
+/// # Errors
+/// A kernel that the tensor depends on did not run, or the device is broken.
+///
+/// # Panics
+/// If `E` is not the type of the tensor.
+pub fn read<E: Element, const D: usize, K: Basic>(
+    tensor: Tensor<D, K>,
+) -> Result<Vec<E>, KernelError> {
+    // A fault of the device itself shows when its queue has been worked off.
+    tensor.device().sync().map_err(failed)?;
+    let data = tensor.try_into_data().map_err(failed)?;
+    Ok(data.try_into_vec().expect("the element type of the tensor"))
+}
+
+fn failed(error: impl std::fmt::Display) -> KernelError {
+    KernelError::Execution(error.to_string())
 }
 
 /// A tensor of a GPU, for its client; `None` on the CPU.

@@ -1,9 +1,11 @@
-//! [`Ops`] on burn's tensors, on whatever device they live.
+//! The ops of [`Ops`] on burn's tensors, on any device.
 
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
-use crate::{Ops, PackedWeight, PlanTensors};
+use crate::backend::Ops;
+use crate::packed_weight::PackedWeight;
+use crate::plan::PlanTensors;
 
 /// [`Ops::rotary`]: `x` `[b, h, n, d]`, tables `[n, d/2]`.
 pub fn rotary(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
@@ -17,8 +19,8 @@ pub fn rotary(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     ))
 }
 
-/// [`Ops::attention`]: `q` `[b, h, n, d]`, `k`, `v` `[b, h, m, d]`, `keys` `[n, 2]` as i32; returns the
-/// output and its log-sum-exp `[b, h, n]`.
+/// [`Ops::attention`]: `q` `[b, h, n, d]`, `k`, `v` `[b, h, m, d]`, `keys` `[n, 2]` as i32; returns
+/// the output and its log-sum-exp `[b, h, n]`.
 pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -39,8 +41,8 @@ pub fn attention(
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-/// [`Ops::rotary_attention`]: `q` `[b, h, n, d]`, `k` and `v` `[b, h, m, d]`, tables `[n, d/2]` and `[m, d/2]`, `keys` `[n, 2]` as
-/// i32; returns the output and its log-sum-exp `[b, h, n]`.
+/// [`Ops::rotary_attention`]: `q` `[b, h, n, d]`, `k` and `v` `[b, h, m, d]`, tables `[n, d/2]` and
+/// `[m, d/2]`, `keys` `[n, 2]` as i32; returns the output and its log-sum-exp `[b, h, n]`.
 pub fn rotary_attention(
     q: Tensor<4>,
     q_table: (Tensor<2>, Tensor<2>),
@@ -63,8 +65,8 @@ pub fn rotary_attention(
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-/// [`Ops::rotary_attention_8bit`]: as [`rotary_attention`], each of `k` and `v` as words `[b, h, m, d/4]` of four numbers
-/// with the lines `[b, h, m, 2]` of their rows.
+/// [`Ops::rotary_attention_8bit`]: as [`rotary_attention`], with `k` and `v` each as words
+/// `[b, h, m, d/4]` of four numbers and the lines `[b, h, m, 2]` of their rows.
 pub fn rotary_attention_8bit(
     q: Tensor<4>,
     q_table: (Tensor<2>, Tensor<2>),
@@ -74,8 +76,8 @@ pub fn rotary_attention_8bit(
     keys: Tensor<2, Int>,
 ) -> (Tensor<4>, Tensor<3>) {
     let values = |[b, h, m, width]: [usize; 4]| [b, h, m, 4 * width];
-    let held = [values(k.dims()), values(v.dims())];
-    check_attention(q.dims(), &q_table, held, &k_table, &keys);
+    let shapes = [values(k.dims()), values(v.dims())];
+    check_attention(q.dims(), &q_table, shapes, &k_table, &keys);
     let [b, h, m, _] = k.dims();
     assert_eq!(k_line.dims(), [b, h, m, 2], "rotary_attention: lines of k");
     assert_eq!(v_line.dims(), [b, h, m, 2], "rotary_attention: lines of v");
@@ -125,9 +127,9 @@ pub fn merge(a: (Tensor<4>, Tensor<3>), b: (Tensor<4>, Tensor<3>)) -> (Tensor<4>
     (Tensor::from_dispatch(output), Tensor::from_dispatch(lse))
 }
 
-/// Attention of un-rotated `q` `[b, h, n, d]` over un-rotated `k` and `v` `[b, h, m, d]` as the plan says:
-/// each band rotates with its tables, attends to its keys, and the bands are merged. Returns
-/// `[b, h, n, d]`.
+/// Attention of un-rotated `q` `[b, h, n, d]` over un-rotated `k` and `v` `[b, h, m, d]` as the
+/// plan says: each band rotates with its tables, attends to its keys, and the bands are merged.
+/// Returns `[b, h, n, d]`.
 pub fn banded_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, plan: &PlanTensors) -> Tensor<4> {
     let mut merged: Option<(Tensor<4>, Tensor<3>)> = None;
     for band in &plan.bands {
@@ -175,8 +177,8 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     ))
 }
 
-/// [`Ops::linear_add`]: `x` `[n, i]`, `weight` `[o, i]`, `to` `[n, o]` or `[1, o]`; returns `[n, o]`. On the CPU `to` becomes
-/// the result where nothing else holds it.
+/// [`Ops::linear_add`]: `x` `[n, i]`, `weight` `[o, i]`, `to` `[n, o]` or `[1, o]`; returns
+/// `[n, o]`. On the CPU `to` becomes the result if nothing else holds it.
 pub fn linear_add(x: Tensor<2>, weight: Tensor<2>, to: Tensor<2>) -> Tensor<2> {
     let [n, i] = x.dims();
     let o = weight.dims()[0];
@@ -230,8 +232,8 @@ pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
     ))
 }
 
-/// [`Ops::token_loss`]: `hidden` `[n, c]`, `head` `[v, c]`, `targets` `[n]` as i32 below `v`; returns
-/// `[n]` in nats.
+/// [`Ops::token_loss`]: `hidden` `[n, c]`, `head` `[v, c]`, `targets` `[n]` as i32 below `v`;
+/// returns `[n]` in nats.
 pub fn token_loss(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     assert_eq!(hidden.dims()[0], targets.dims()[0], "token_loss: targets");
     assert_eq!(hidden.dims()[1], head.dims()[1], "token_loss: head");

@@ -1,4 +1,4 @@
-//! A plan as tensors: what the kernels are given.
+//! A plan as tensors, the form in which kernels take it.
 
 use std::sync::Arc;
 
@@ -20,15 +20,16 @@ pub struct PlanTensors {
 
 #[derive(Clone, Debug)]
 pub(crate) struct BandTensors {
-    /// Index of the table that turns the queries; LogN's scale is part of it.
+    /// Index of the table that rotates the queries; the query scale is part of it.
     pub q_table: usize,
-    /// Index of the table that turns the keys.
+    /// Index of the table that rotates the keys.
     pub k_table: usize,
     /// `[n, 2]`, i32.
     pub keys: Tensor<2, Int>,
 }
 
-/// What a table is made of: row `i` holds `scale[i] * mscale * cos(position[i] * inv_freq)`, and sin.
+/// The definition of a table: row `i` holds `scale[i] * mscale * cos(position[i] * inv_freq)`, and
+/// sin.
 #[derive(PartialEq)]
 pub(crate) struct TableSpec<'a> {
     position: &'a [f64],
@@ -80,26 +81,26 @@ impl<'a> TableSpec<'a> {
 }
 
 impl PlanTensors {
-    /// Puts the plans of a model's layers on a device. Layers that share a plan share its tensors, and all
-    /// share the rotary tables.
+    /// Puts the plans of a model's layers on a device. Layers that share a plan share its tensors,
+    /// and all share the rotary tables.
     ///
     /// # Panics
     /// If the key ranges of a band go back from one query to the next.
     pub fn for_layers(plans: &Plans, device: &Device) -> Vec<Arc<PlanTensors>> {
         let mut specs: Vec<TableSpec> = Vec::new();
-        let bands: Vec<Vec<BandTensors>> = (plans.distinct().iter())
+        let distinct: Vec<Vec<BandTensors>> = (plans.distinct().iter())
             .map(|plan| bands(plan, &mut specs, device))
             .collect();
         let tables: Arc<Vec<Table>> =
             Arc::new(specs.iter().map(|spec| spec.tensors(device)).collect());
-        let distinct: Vec<Arc<PlanTensors>> = (bands.into_iter())
+        let distinct: Vec<Arc<PlanTensors>> = (distinct.into_iter())
             .map(|bands| {
                 let tables = tables.clone();
                 Arc::new(PlanTensors { tables, bands })
             })
             .collect();
-        let layers = plans.of_layer().iter();
-        layers.map(|&plan| distinct[plan].clone()).collect()
+        let of_layer = plans.of_layer().iter();
+        of_layer.map(|&plan| distinct[plan].clone()).collect()
     }
 }
 
@@ -127,7 +128,8 @@ fn bands<'a>(
 /// # Panics
 /// If they go back from one query to the next.
 pub(crate) fn key_ranges(band: &Band, shift: usize, device: &Device) -> Tensor<2, Int> {
-    // Kernels take the first and the last query of a block for the ends of what the block sees.
+    // Kernels take a block of queries to see the keys from its first query's first to its last
+    // query's last.
     assert!(
         band.keys
             .windows(2)

@@ -1,14 +1,14 @@
 //! The slow twin of every op, written with burn's own operations for any back end.
 //!
-//! Readable before fast: attention builds all `n` by `m` logits. Arithmetic is f32, but for
-//! `linear`, which multiplies in the type of `x`. Losses and log-sum-exps are f32; other results have the type of the
-//! first argument.
+//! Written to be read: attention builds all `n` by `m` logits. Arithmetic is f32, except in
+//! `linear`, which multiplies in the type of `x`. Losses and log-sum-exps are f32; other results
+//! have the type of the first argument.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_device_settings};
 use burn::tensor::{DType, FloatDType, IndexingUpdateOp, IntDType, Shape, Slice};
 
-/// Rows of the loss whose logits are held at once.
+/// Rows of the loss per block of logits.
 const LOSS_ROWS: usize = 256;
 
 fn f32<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
@@ -95,7 +95,8 @@ pub fn rotary_attention<B: Backend>(
     attention::<B>(q, k, f32::<B>(v), keys)
 }
 
-/// `[b, h, m, d]` of `slope * q + offset`: words of four numbers `q` `[b, h, m, d/4]`, `line` `[b, h, m, 2]`.
+/// `[b, h, m, d]` of `slope * q + offset`: words of four numbers `q` `[b, h, m, d/4]`, `line`
+/// `[b, h, m, 2]`.
 pub fn from_8bit<B: Backend>(words: IntTensor<B>, line: FloatTensor<B>) -> FloatTensor<B> {
     let [b, h, m, width] = words.shape().dims::<4>();
     let rows = B::int_reshape(words, Shape::new([b * h * m, width]));
@@ -151,7 +152,8 @@ pub fn attention_backward<B: Backend>(
     let [b, h, n, d] = q.shape().dims::<4>();
     let column = Shape::new([b, h, n, 1]);
     let logits = masked_logits::<B>(q.clone(), k.clone(), keys);
-    // A query without keys has a log-sum-exp of minus infinity; its weights are zero all the same.
+    // A query without keys has a log-sum-exp of minus infinity; the clamp keeps its weights at
+    // zero.
     let lse = B::float_clamp_min(B::float_reshape(lse, column.clone()), f32::MIN.into());
     let weights = B::float_exp(B::float_sub(logits, lse));
     let d_v = B::float_matmul(B::float_transpose(weights.clone()), d_output.clone());
@@ -297,7 +299,7 @@ pub fn packed_linear<B: Backend>(
 fn unpack<B: Backend>(words: IntTensor<B>, bits: usize) -> IntTensor<B> {
     let [o, w] = words.shape().dims::<2>();
     let values = (0..32).step_by(bits).map(|shift| {
-        // The shift may bring in copies of the sign, which the mask takes away.
+        // The shift may copy the sign down; the mask removes the copies.
         let shifted = B::bitwise_right_shift_scalar(words.clone(), (shift as i64).into());
         let value = B::bitwise_and_scalar(shifted, ((1i64 << bits) - 1).into());
         B::int_reshape(value, Shape::new([o, w, 1]))

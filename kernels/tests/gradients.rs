@@ -1,5 +1,5 @@
-//! Every op's backward pass on the CPU, and its slow twin, against burn's own differentiation of the
-//! slow forward.
+//! Every op's backward pass on the CPU, and its slow twin, against burn's own differentiation of
+//! the slow forward.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Flex};
@@ -44,7 +44,8 @@ fn back<const D: usize>(primitive: FloatTensor<Diff>) -> Tensor<D> {
     Tensor::from_primitive::<Diff>(primitive)
 }
 
-/// The gradient of a scalar with respect to a leaf, once [`Tensor::backward`] went through its graph.
+/// The gradient of a scalar with respect to a leaf, once [`Tensor::backward`] went through its
+/// graph.
 fn gradient<const D: usize>(gradients: &Gradients, leaf: &Tensor<D>) -> Vec<f32> {
     let gradient = leaf.grad(gradients).expect("the leaf is part of it");
     gradient.into_data().try_to_vec().unwrap()

@@ -85,12 +85,12 @@ fn linear_layers_that_add_or_gate_equal_their_parts() {
                 let expected = products.iter().zip(to.iter().cycle()).map(|(a, b)| a + b);
                 let expected: Vec<f32> = expected.collect();
                 let to = tensor(to, [rows, o]);
-                // Held by somebody else, it must stay what it is.
-                let (held, before) = (to.clone(), values(to.clone()));
+                // While another tensor shares its memory, `to` must not change.
+                let (shared, before) = (to.clone(), values(to.clone()));
                 let got = values(ops::linear_add(x.clone(), up.clone(), to));
                 assert_close("shared", &got, &expected, i as f64 * 0.1);
-                assert_eq!(values(held.clone()), before);
-                let got = values(ops::linear_add(x.clone(), up.clone(), held));
+                assert_eq!(values(shared.clone()), before);
+                let got = values(ops::linear_add(x.clone(), up.clone(), shared));
                 assert_close("owned", &got, &expected, i as f64 * 0.1);
             }
             let gates = reference::linear::<Flex>(flex(&x), flex(&gate));
@@ -216,8 +216,9 @@ fn attention_equals_its_twin() {
     }
 }
 
-/// Queries, keys and values as a layer has them, side by side in the rows of one buffer, and keys and values as a cache has
-/// them, longer and of another type; `n` of every way of computing attention.
+/// Queries, keys and values as a layer has them, side by side in the rows of one buffer, and keys
+/// and values as a cache has them, longer and of another type; `n` of every way of computing
+/// attention.
 #[test]
 fn rotary_attention_equals_its_twin() {
     for (b, h, n, m, d, window) in [
@@ -311,7 +312,7 @@ fn merge_equals_its_twin_with_empty_sides() {
     assert_close("output", &values(got.0), &primitive_values(expected.0), 1.0);
     assert_close("lse", &values(got.1), &primitive_values(expected.1), 1.0);
 
-    // What is not a number stays so, even beside an empty side.
+    // NaN stays NaN, also next to an empty side.
     let one = |x: f32| (tensor(vec![x], [1, 1, 1, 1]), tensor(vec![x], [1, 1, 1]));
     let empty = (
         tensor(vec![0.0], [1, 1, 1, 1]),

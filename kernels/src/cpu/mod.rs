@@ -1,36 +1,35 @@
 //! The ops on the CPU: burn's `Flex` tensors, our own loops.
 //!
-//! Every op splits its output into blocks whose bounds depend on the shapes alone and gives them to
-//! rayon, so that the result is the same bit for bit whatever the number of threads. Matrix products of blocks go through one
-//! loop (`gemm.rs`); the loops between them are written so that the compiler vectorises them for the instruction set that
-//! `pulp` finds at run time.
+//! Every op cuts its output into blocks whose bounds depend on the shapes alone and gives them to
+//! rayon, so the result is the same bit for bit for any number of threads. Matrix products of
+//! blocks go through one loop (`gemm.rs`); the compiler vectorises the loops between them for the
+//! instruction set that `pulp` finds at run time. Threads write their blocks of an output through
+//! one type (`output.rs`), which gives out each block once.
 
 mod attention;
-mod attention_backward;
+mod exp;
 mod few;
 mod gemm;
-mod keys;
 mod linear;
-mod packed;
+mod loss;
+mod output;
+mod panels;
 mod rows;
+mod scratch;
 mod vector;
-
-use std::cell::Cell;
+mod views;
+mod weight;
 
 use burn::backend::Flex;
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::{DType, TensorData};
-use half::{bf16, f16};
+use burn::backend::tensor::IntTensor;
 
-pub use few::FEW as FEW_ROWS;
+pub use few::FEW_ROWS;
 
-use crate::Ops;
-use attention::{Queries, Tables, key_ranges};
-use keys::{Held, Rows};
+use crate::backend::Ops;
+use attention::{KeyValues, Queries, Saved, StoredRows, Tables, key_ranges};
 use linear::To;
-
-/// A tensor of the `Flex` back end.
-type Primitive = FloatTensor<Flex>;
+use views::{Primitive, Strided, contiguous, tensor};
+use weight::{PackedRows, Weight, WeightValues};
 
 impl Ops for Flex {
     fn rotary(x: Primitive, cos: Primitive, sin: Primitive) -> Primitive {
@@ -44,12 +43,12 @@ impl Ops for Flex {
         v: Primitive,
         keys: IntTensor<Self>,
     ) -> (Primitive, Primitive) {
-        let held = Held {
-            k: Rows::of_floats(&k),
-            v: Rows::of_floats(&v),
+        let kv = KeyValues {
+            k: StoredRows::of_floats(&k),
+            v: StoredRows::of_floats(&v),
             tables: None,
         };
-        attend(&q, None, &held, keys)
+        attend(&q, None, &kv, keys)
     }
 
     fn rotary_attention(
@@ -62,12 +61,12 @@ impl Ops for Flex {
         v: Primitive,
         keys: IntTensor<Self>,
     ) -> (Primitive, Primitive) {
-        let held = Held {
-            k: Rows::of_floats(&k),
-            v: Rows::of_floats(&v),
+        let kv = KeyValues {
+            k: StoredRows::of_floats(&k),
+            v: StoredRows::of_floats(&v),
             tables: Some(tables(&k_cos, &k_sin)),
         };
-        attend(&q, Some(tables(&q_cos, &q_sin)), &held, keys)
+        attend(&q, Some(tables(&q_cos, &q_sin)), &kv, keys)
     }
 
     fn rotary_attention_8bit(
@@ -82,12 +81,12 @@ impl Ops for Flex {
         v_line: Primitive,
         keys: IntTensor<Self>,
     ) -> (Primitive, Primitive) {
-        let held = Held {
-            k: Rows::Bits8(Strided::of(&k, k.storage()), Strided::new(&k_line)),
-            v: Rows::Bits8(Strided::of(&v, v.storage()), Strided::new(&v_line)),
+        let kv = KeyValues {
+            k: StoredRows::Bits8(Strided::of(&k, k.storage()), Strided::new(&k_line)),
+            v: StoredRows::Bits8(Strided::of(&v, v.storage()), Strided::new(&v_line)),
             tables: Some(tables(&k_cos, &k_sin)),
         };
-        attend(&q, Some(tables(&q_cos, &q_sin)), &held, keys)
+        attend(&q, Some(tables(&q_cos, &q_sin)), &kv, keys)
     }
 
     fn merge(
@@ -130,7 +129,7 @@ impl Ops for Flex {
         if rows == 1 && n != 1 {
             return multiply(x, weight, To::Bias(contiguous(&to)));
         }
-        // Without a copy, where nothing else holds it.
+        // Without a copy if nothing else holds it.
         let to = to.into_data().try_into_vec();
         multiply(x, weight, To::Rows(to.expect("linear_add: `to` is f32")))
     }
@@ -158,7 +157,7 @@ impl Ops for Flex {
         let [o, groups] = scales.layout().shape().dims::<2>();
         let scales = Weight::new(&scales, groups);
         let weight = Weight {
-            values: WeightValues::Packed(packed::Packed {
+            values: WeightValues::Packed(PackedRows {
                 words: words.as_slice().expect("packed_linear: words are i32"),
                 zeros: zeros.as_slice().expect("packed_linear: zeros are i32"),
                 scales: &scales,
@@ -179,7 +178,7 @@ impl Ops for Flex {
         let targets = targets
             .as_slice::<i32>()
             .expect("token_loss: targets are i32");
-        let out = linear::token_loss(contiguous(&hidden), &Weight::new(&head, c), targets);
+        let out = loss::token_loss(contiguous(&hidden), &Weight::new(&head, c), targets);
         tensor(out, &[n])
     }
 
@@ -200,7 +199,7 @@ impl Ops for Flex {
             lse.to_contiguous(),
             d_lse.to_contiguous(),
         );
-        let gradients = attention_backward::attention_backward(&attention_backward::Saved {
+        let gradients = attention::attention_backward(&Saved {
             q: Strided::new(&q),
             k: Strided::new(&k),
             v: Strided::new(&v),
@@ -275,7 +274,7 @@ impl Ops for Flex {
     ) -> (Primitive, Primitive) {
         let [hidden, head, d_loss] = [hidden, head, d_loss].map(|x| x.to_contiguous());
         let targets = targets.to_contiguous();
-        let (d_hidden, d_head) = linear::token_loss_backward(
+        let (d_hidden, d_head) = loss::token_loss_backward(
             contiguous(&hidden),
             contiguous(&head),
             targets
@@ -302,7 +301,7 @@ fn multiply(x: Primitive, weight: Primitive, to: To) -> Primitive {
 fn attend(
     q: &Primitive,
     q_tables: Option<Tables>,
-    held: &Held,
+    kv: &KeyValues,
     keys: IntTensor<Flex>,
 ) -> (Primitive, Primitive) {
     let [b, h, n, d] = q.layout().shape().dims::<4>();
@@ -312,9 +311,8 @@ fn attend(
         rows: Strided::new(q),
         tables: q_tables,
     };
-    let m = held.len();
-    let (output, lse) = attention::attention(&queries, held, &key_ranges(keys, m), m);
-    // Written as [b, n, h, d], which is what the layer's output projection reads in place.
+    let (output, lse) = attention::attention(&queries, kv, &key_ranges(keys, kv.len()));
+    // In memory [b, n, h, d]: the layer's output projection reads it without a copy.
     let output = tensor(output, &[b, n, h, d]);
     let permuted = output.layout().permute(&[0, 2, 1, 3]);
     (output.with_layout(permuted), tensor(lse, &[b, h, n]))
@@ -324,143 +322,5 @@ fn tables<'a>(cos: &'a Primitive, sin: &'a Primitive) -> Tables<'a> {
     Tables {
         cos: contiguous(cos),
         sin: contiguous(sin),
-    }
-}
-
-thread_local! {
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Calls `work` with memory of a thread's own that is kept from task to task; what it holds is whatever was left there.
-fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-    // Taken out meanwhile: a task that another one starts gets its own.
-    let mut scratch = SCRATCH.take();
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
-    }
-    let result = work(&mut scratch[..len]);
-    SCRATCH.set(scratch);
-    result
-}
-
-/// Start of an output that tasks write in disjoint blocks.
-struct Output(*mut f32);
-// SAFETY: each task writes only the values that are its own.
-unsafe impl Sync for Output {}
-unsafe impl Send for Output {}
-
-impl Output {
-    /// The value at an offset; a method, so that closures capture the whole `Output`.
-    fn at(&self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
-}
-
-fn tensor<const D: usize>(values: Vec<f32>, shape: &[usize; D]) -> Primitive {
-    Primitive::from_data(TensorData::new(values, *shape))
-}
-
-fn contiguous(x: &Primitive) -> &[f32] {
-    x.as_slice::<f32>()
-        .unwrap_or_else(|| panic!("the CPU ops compute in f32, contiguous; got {x:?}"))
-}
-
-/// An `[b, h, n, d]` view whose rows of `d` are contiguous.
-struct Strided<'a, T = f32> {
-    values: &'a [T],
-    shape: [usize; 4],
-    strides: [usize; 3],
-    offset: usize,
-}
-
-impl<'a> Strided<'a> {
-    fn new(x: &'a Primitive) -> Self {
-        assert_eq!(x.dtype(), DType::F32, "the CPU ops compute in f32");
-        Self::of(x, x.storage())
-    }
-}
-
-impl<'a, T> Strided<'a, T> {
-    /// A view of a tensor over its storage.
-    fn of(x: &'a Primitive, values: &'a [T]) -> Self {
-        let layout = x.layout();
-        let strides = layout.strides();
-        let shape = layout.shape().dims::<4>();
-        assert!(
-            strides.iter().all(|&stride| stride >= 0) && (strides[3] == 1 || shape[3] <= 1),
-            "the CPU ops read rows that are contiguous; got {x:?}"
-        );
-        Strided {
-            values,
-            shape,
-            strides: [
-                strides[0] as usize,
-                strides[1] as usize,
-                strides[2] as usize,
-            ],
-            offset: layout.start_offset(),
-        }
-    }
-
-    /// Values from the first row of batch `b`, head `h` on; row `i` starts at `i * row_stride`.
-    fn head(&self, b: usize, h: usize) -> &'a [T] {
-        &self.values[self.offset + b * self.strides[0] + h * self.strides[1]..]
-    }
-
-    fn row_stride(&self) -> usize {
-        self.strides[2]
-    }
-
-    fn row(&self, b: usize, h: usize, i: usize) -> &'a [T] {
-        &self.head(b, h)[i * self.strides[2]..][..self.shape[3]]
-    }
-}
-
-/// A weight `[o, i]` in the type in which it is held.
-struct Weight<'a> {
-    values: WeightValues<'a>,
-    inputs: usize,
-}
-
-enum WeightValues<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-    F16(&'a [f16]),
-    Packed(packed::Packed<'a>),
-}
-
-impl<'a> Weight<'a> {
-    fn new(x: &'a Primitive, inputs: usize) -> Self {
-        let values = match x.dtype() {
-            DType::F32 => x.as_slice().map(WeightValues::F32),
-            DType::BF16 => x.as_slice().map(WeightValues::Bf16),
-            DType::F16 => x.as_slice().map(WeightValues::F16),
-            _ => None,
-        };
-        Weight {
-            values: values.unwrap_or_else(|| panic!("a weight is f32, bf16 or f16; got {x:?}")),
-            inputs,
-        }
-    }
-
-    fn outputs(&self) -> usize {
-        let len = match &self.values {
-            WeightValues::Packed(packed) => return packed.outputs(),
-            WeightValues::F32(values) => values.len(),
-            WeightValues::Bf16(values) => values.len(),
-            WeightValues::F16(values) => values.len(),
-        };
-        len / self.inputs
-    }
-
-    /// Rows `outputs` in f32; `buffer` holds them when they have to be widened.
-    fn rows<'b>(&'b self, outputs: std::ops::Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
-        let range = outputs.start * self.inputs..outputs.end * self.inputs;
-        match &self.values {
-            WeightValues::Packed(packed) => packed.rows(outputs, buffer),
-            WeightValues::F32(values) => &values[range],
-            WeightValues::Bf16(values) => vector::widen_bf16(&values[range], buffer),
-            WeightValues::F16(values) => vector::widen_f16(&values[range], buffer),
-        }
     }
 }

@@ -1,11 +1,13 @@
-//! Ops that treat each row on its own: rotary, merge, RMSNorm, SwiGLU.
+//! Ops that work row by row: rotary, merge, RMSNorm, SwiGLU.
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Strided, vector};
+use super::output::Unwritten;
+use super::vector;
+use super::views::Strided;
 
-/// Values that one task handles: enough to outweigh handing it over.
+/// Values of a task: enough to outweigh the cost of starting it.
 const TASK_VALUES: usize = 1 << 15;
 
 fn rows_per_task(row: usize) -> usize {
@@ -83,12 +85,16 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
 /// Both of one shape.
 pub fn swiglu(up: &[f32], gate: &[f32]) -> Vec<f32> {
     let arch = Arch::new();
-    let mut out = vec![0f32; up.len()];
-    out.par_chunks_mut(TASK_VALUES)
+    assert_eq!(up.len(), gate.len(), "swiglu: up against gate");
+    let mut out = Unwritten::new(up.len());
+    out.values()
+        .par_chunks_mut(TASK_VALUES)
         .zip(up.par_chunks(TASK_VALUES))
         .zip(gate.par_chunks(TASK_VALUES))
         .for_each(|((out, up), gate)| vector::swiglu(arch, up, gate, out));
-    out
+    // SAFETY: chunks of the output have the length of those of `up` and `gate`, and `swiglu` writes
+    // a value for each of theirs.
+    unsafe { out.assume_written() }
 }
 
 /// Gradients of `x` `[n, c]` and `weight` `[c]`.
@@ -115,7 +121,7 @@ pub fn rms_norm_backward(
             d_weight
         })
         .collect();
-    // In the order of the rows, whoever computed them.
+    // In the order of the rows, for any number of threads.
     let mut d_weight = vec![0f32; c];
     for partial in partial {
         for (sum, part) in d_weight.iter_mut().zip(partial) {

@@ -1,13 +1,18 @@
 //! Loops over rows, compiled for each instruction set and chosen at run time.
 
+use std::mem::MaybeUninit;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use pulp::{Arch, Simd, WithSimd};
 
-/// Declares functions whose loops the compiler vectorises for the instruction set found at run time.
+use super::exp::exp_nonpositive;
+
+/// Declares functions whose loops the compiler vectorises for the instruction set found at run
+/// time.
 ///
-/// The body has to be inlined into the function that has the instruction set's target feature, which
-/// only `inline(always)` guarantees; a closure would leave it to chance.
+/// The body has to be inlined into the function that has the instruction set's target feature. Only
+/// `inline(always)` guarantees that; closures are not always inlined.
 macro_rules! vectorised {
     ($($(#[$doc:meta])* fn $name:ident<'a>($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
         $(#[$doc])*
@@ -28,62 +33,14 @@ macro_rules! vectorised {
     )*};
 }
 
-/// Independent partial results of a reduction, so that it can be vectorised; fixed, so that the order
-/// of additions is the same on every machine.
+/// Independent partial results of a reduction, so that it can be vectorised; fixed, so that the
+/// order of additions is the same on every machine.
 const LANES: usize = 16;
 
-/// `exp(x)` for `x <= 0` to about one unit in the last place of f32; exactly 0 below the normal range.
-///
-/// Cody and Waite: `x = k ln 2 + r`, a polynomial for `exp(r)`, `2^k` through the exponent bits.
-#[inline(always)]
-pub fn exp_nonpositive(x: f32) -> f32 {
-    const SMALLEST: f32 = -87.336_54;
-    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Written so that NaN stays NaN.
-    let clamped = if x < SMALLEST { SMALLEST } else { x };
-    let rounded = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
-    let k = rounded - ROUND;
-    let r = k.mul_add(-LN2_LOW, k.mul_add(-LN2_HIGH, clamped));
-    // Taylor coefficients 1/2! .. 1/7!; |r| <= ln 2 / 2, so the next term is below 1e-8.
-    let mut p = 1.0 / 5040.0;
-    p = r.mul_add(p, 1.0 / 720.0);
-    p = r.mul_add(p, 1.0 / 120.0);
-    p = r.mul_add(p, 1.0 / 24.0);
-    p = r.mul_add(p, 1.0 / 6.0);
-    p = r.mul_add(p, 0.5);
-    p = r.mul_add(p, 1.0);
-    p = r.mul_add(p, 1.0);
-    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
-    if x < SMALLEST { 0.0 } else { p * power }
-}
-
-/// `2^x` for `x <= 0` to about one unit in the last place of f32; exactly 0 below the normal range.
-#[inline(always)]
-pub fn exp2_nonpositive(x: f32) -> f32 {
-    // As in `exp_nonpositive`; half a unit below the normal range the exponent's bits are those of zero.
-    const ROUND: f32 = 12_582_912.0;
-    const SMALLEST: f32 = -127.0;
-    // Written so that NaN stays NaN.
-    let clamped = if x < SMALLEST { SMALLEST } else { x };
-    let rounded = clamped + ROUND;
-    let r = clamped - (rounded - ROUND);
-    // The best relative fit of degree 6 on [-1/2, 1/2], which is off by 2e-9.
-    let mut p = 1.534_581_2e-4;
-    p = r.mul_add(p, 1.339_993_1e-3);
-    p = r.mul_add(p, 9.618_489e-3);
-    p = r.mul_add(p, 5.550_328_6e-2);
-    p = r.mul_add(p, 2.402_264_6e-1);
-    p = r.mul_add(p, 6.931_472e-1);
-    p = r.mul_add(p, 1.0);
-    p * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
-}
-
-/// Loops for code that is compiled for an instruction set already; [`vectorised`] has those for everybody else.
+/// The loops for code that is already compiled for an instruction set.
 pub mod inlined {
-    use super::{LANES, exp2_nonpositive};
+    use super::LANES;
+    use crate::cpu::exp::exp2_nonpositive;
 
     /// Adds lane by lane, then the lanes, then the rest: the same order everywhere.
     #[inline(always)]
@@ -206,12 +163,12 @@ vectorised! {
     }
 
     /// `out = up * gate * sigmoid(gate)`.
-    fn swiglu<'a>(up: &'a [f32], gate: &'a [f32], out: &'a mut [f32]) -> () {
+    fn swiglu<'a>(up: &'a [f32], gate: &'a [f32], out: &'a mut [MaybeUninit<f32>]) -> () {
         for ((out, up), gate) in out.iter_mut().zip(up).zip(gate) {
             // exp of minus the magnitude never overflows; the two forms of the sigmoid are equal.
             let e = exp_nonpositive(-gate.abs());
             let sigmoid = if *gate >= 0.0 { 1.0 } else { e } / (1.0 + e);
-            *out = up * gate * sigmoid;
+            out.write(up * gate * sigmoid);
         }
     }
 
@@ -257,7 +214,8 @@ vectorised! {
         }
     }
 
-    /// Turns products of queries and keys into softmax weights, and the weights' gradients into those of the products.
+    /// Replaces products of queries and keys by softmax weights, and the gradients of the weights
+    /// by those of the products.
     fn softmax_backward<'a>(
         weights: &'a mut [f32],
         d_weights: &'a mut [f32],
@@ -296,7 +254,7 @@ vectorised! {
         }
     }
 
-    /// `slope * q + offset` of numbers of 8 bits, four in a word.
+    /// `slope * q + offset` of 8-bit numbers, four in a word.
     fn from_8bit<'a>(words: &'a [i32], slope: f32, offset: f32, out: &'a mut [f32]) -> () {
         unpack::<8, 4>(words, out);
         for x in out.iter_mut() {
@@ -304,12 +262,12 @@ vectorised! {
         }
     }
 
-    /// Numbers of 4 bits, eight in a word, the first in the lowest bits.
+    /// 4-bit numbers, eight in a word, the first in the lowest bits.
     fn unpack_4<'a>(words: &'a [i32], out: &'a mut [f32]) -> () {
         unpack::<4, 8>(words, out);
     }
 
-    /// Numbers of 8 bits, four in a word.
+    /// 8-bit numbers, four in a word.
     fn unpack_8<'a>(words: &'a [i32], out: &'a mut [f32]) -> () {
         unpack::<8, 4>(words, out);
     }
@@ -353,36 +311,6 @@ pub fn widen_f16<'b>(values: &[f16], buffer: &'b mut Vec<f32>) -> &'b [f32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exp_is_accurate_over_its_range() {
-        let mut worst = 0f64;
-        for step in 0..=870_000 {
-            let x = -(step as f32) * 1e-4;
-            let exact = (x as f64).exp();
-            worst = worst.max((exp_nonpositive(x) as f64 - exact).abs() / exact);
-        }
-        assert!(worst < 1.5e-7, "relative error {worst:e}");
-        assert_eq!(exp_nonpositive(0.0), 1.0);
-        assert_eq!(exp_nonpositive(-100.0), 0.0);
-        assert_eq!(exp_nonpositive(f32::NEG_INFINITY), 0.0);
-        assert!(exp_nonpositive(-87.3) > 0.0);
-    }
-
-    #[test]
-    fn powers_of_two_are_accurate_over_their_range() {
-        let mut worst = 0f64;
-        for step in 0..=1_260_000 {
-            let x = -(step as f32) * 1e-4;
-            let exact = (x as f64).exp2();
-            worst = worst.max((exp2_nonpositive(x) as f64 - exact).abs() / exact);
-        }
-        assert!(worst < 1.5e-7, "relative error {worst:e}");
-        assert_eq!(exp2_nonpositive(0.0), 1.0);
-        assert_eq!(exp2_nonpositive(-127.0), 0.0);
-        assert_eq!(exp2_nonpositive(f32::NEG_INFINITY), 0.0);
-        assert!(exp2_nonpositive(f32::NAN).is_nan());
-    }
 
     #[test]
     fn reductions_take_any_length() {

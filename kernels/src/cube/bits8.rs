@@ -1,12 +1,13 @@
-//! Keys and values of a cache of 8 bits, as attention reads them. One layer's are held beside its cache for as long as it
-//! reads them.
+//! Keys and values of an 8-bit cache, widened for attention. Those of one layer at a time take
+//! memory next to its cache.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{KernelError, address_type, elem, elementwise, empty, float_type};
+use super::launch::{address_type, elem, elementwise, empty, float_type};
+use crate::error::KernelError;
 
 /// One unit a word: four neighbouring values of a row.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -35,11 +36,12 @@ fn from_8bit_kernel<E: Float>(
     }
 }
 
-/// `slope * q + offset` `[b, h, m, d]` in a float type: `words` `[b, h, m, d/4]` (i32) of four numbers `q` from 0 to 255, the
-/// first in the lowest bits, and `lines` `[b, h, m, 2]` (f32) of slopes and offsets; any strides.
+/// `slope * q + offset` `[b, h, m, d]` in a float type: `words` `[b, h, m, d/4]` (i32) of four
+/// numbers `q` from 0 to 255, the first in the lowest bits, and `lines` `[b, h, m, 2]` (f32) of
+/// slopes and offsets; any strides.
 ///
 /// # Errors
-/// A type that is no float, or that the device does not have.
+/// A type that is not a float, or that the device does not have.
 pub fn from_8bit(
     words: CubeTensor,
     lines: CubeTensor,

@@ -1,5 +1,5 @@
-//! The LM head's loss without the `n` by `v` logits: a block of rows goes through the head, and its logits
-//! are reduced to a log-sum-exp and the target's logit before the next block is made.
+//! The LM head's loss without the `n` by `v` logits: a block of rows goes through the head, and its
+//! logits are reduced to a log-sum-exp and the target's logit before the next block is made.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -9,14 +9,15 @@ use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::launch::{LOWEST, address_type, empty, float_type};
 use super::reduce::{cube_max, cube_sum, row_cubes, row_units};
-use super::{KernelError, LOWEST, address_type, empty, float_type};
+use crate::error::KernelError;
 
-/// Bytes of logits held at once: a buffer that WebGPU lets a kernel bind.
+/// Bytes of a block of logits: a buffer that WebGPU lets a kernel bind.
 const BLOCK_BYTES: usize = 128 << 20;
 
-/// One cube a row. Each unit keeps the largest of its logits and their sum of exponentials below it, in one
-/// pass; then the units meet.
+/// One cube a row. Each unit keeps the largest of its logits and their sum of exponentials below
+/// it, in one pass; then the units meet.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn row_loss_kernel(
     logits: &Tensor<f32>,
@@ -48,12 +49,12 @@ fn row_loss_kernel(
     }
 }
 
-/// Negative log likelihood `[n]`, f32, of `targets` `[n]` (i32, below `v`) under `hidden` `[n, c]` times
-/// `head` `[v, c]` transposed, both of one type.
+/// Negative log likelihood `[n]`, f32, of `targets` `[n]` (i32, below `v`) under `hidden` `[n, c]`
+/// times `head` `[v, c]` transposed, both of one type.
 ///
 /// # Errors
-/// A type that is no float, that the device does not have, or that differs; a matrix product that
-/// burn refuses.
+/// A type that is not a float, that the device does not have, or that differs; a matrix product
+/// that burn refuses.
 pub fn token_loss(
     hidden: CubeTensor,
     head: CubeTensor,

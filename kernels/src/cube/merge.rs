@@ -1,9 +1,10 @@
-//! Attention over a union of disjoint sets of keys, from the outputs and log-sum-exps over each: of two
-//! bands of a plan, or of the pieces into which decoding splits a long row of keys.
+//! Attention over a union of disjoint sets of keys, from the outputs and log-sum-exps over each: of
+//! two bands of a plan, or of the pieces into which decoding splits a long row of keys.
 //!
-//! The weight of a part is its share of the sum of exponentials, `exp(lse - max)`; one unit makes one
-//! component of the output, and the unit of component 0 the log-sum-exp too. A part without keys has a
-//! log-sum-exp of minus infinity and weighs nothing. WGSL has no literal for it, so it comes as an argument.
+//! The weight of a part is its share of the sum of exponentials, `exp(lse - max)`; one unit makes
+//! one component of the output, and the unit of component 0 the log-sum-exp too. A part without
+//! keys has a log-sum-exp of minus infinity and weighs nothing. WGSL has no literal for it, so it
+//! comes as an argument.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -11,11 +12,10 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{
-    KernelError, LOWEST, address_type, elem, elementwise, empty, empty_output, float_type,
-};
+use super::launch::{LOWEST, address_type, elem, elementwise, empty, empty_output, float_type};
+use crate::error::KernelError;
 
-/// `exp(lse - max)`, and nothing for a part without keys. What is not a number stays so.
+/// `exp(lse - max)`, and nothing for a part without keys. NaN stays NaN.
 #[cube]
 fn weight_of(lse: f32, largest: f32) -> f32 {
     select(lse < f32::new(LOWEST), f32::new(0.0), (lse - largest).exp())
@@ -62,7 +62,7 @@ fn merge_kernel<E: Float>(
 /// Merges outputs `[b, h, n, d]`, any strides, with f32 log-sum-exps `[b, h, n]`.
 ///
 /// # Errors
-/// A type that is no float, that the device does not have, or that differs between the two.
+/// A type that is not a float, that the device does not have, or that differs between the two.
 pub fn merge(
     a: CubeTensor,
     a_lse: CubeTensor,
@@ -143,8 +143,8 @@ fn merge_splits_kernel<E: Float>(
     }
 }
 
-/// Merges contiguous f32 `parts` `[splits, b, h, n, d]` with log-sum-exps `[splits, b, h, n]` into an output
-/// `[b, h, n, d]` of type `dtype`.
+/// Merges contiguous f32 `parts` `[splits, b, h, n, d]` with log-sum-exps `[splits, b, h, n]` into
+/// an output `[b, h, n, d]` of type `dtype`.
 pub(super) fn merge_splits(
     parts: CubeTensor,
     part_lse: CubeTensor,

@@ -1,41 +1,42 @@
-//! The ops on GPUs, written once in cubecl for CUDA, ROCm, Metal, and by wgpu for Vulkan and WebGPU.
+//! The ops on GPUs, written once in cubecl for CUDA, ROCm, Metal and, through wgpu, Vulkan and
+//! WebGPU.
 //!
-//! One file a family of kernels: the `#[cube]` kernel, and the launcher that checks, allocates and
-//! launches. `linear` is burn's own matrix product and has none. A launcher that cannot do what it is asked for returns a
-//! [`KernelError`], never a slower path; inside [`Ops`], which has no errors, that is a panic, and
-//! [`supported`](crate::supported) tells beforehand. Backward passes are the slow twins.
+//! One file for each family of kernels: the `#[cube]` kernel, and the launcher that checks,
+//! allocates and launches. `linear` is burn's own matrix product and has none; backward passes are
+//! the slow twins.
 //!
-//! Words, for those who know CUDA: a *unit* is a thread, a *cube* a thread block, a *plane* a warp;
-//! `UNIT_POS` is the index of the unit in its cube, `CUBE_POS` that of the cube in the launch;
-//! `sync_cube()` is `__syncthreads()`, `Shared` is shared memory, an `Array` of a constant length lives
-//! in registers when its loops are unrolled. What is `#[comptime]` is known when the kernel is compiled,
-//! which is on its first launch.
+//! # Errors
+//! A launcher that cannot do what it is asked for returns a [`KernelError`], never a slower path.
+//! [`Ops`] has no errors, so there a refusal is a panic; a head size and types that
+//! [`supported`](crate::supported) accepts are not refused. A launch that fails later (a kernel
+//! that the driver does not compile, memory that runs out) leaves its outputs marked as unwritten,
+//! and so are the outputs of every kernel that reads those: [`read`](crate::read) returns the first
+//! cause.
+//!
+//! # Words, for readers who know CUDA
+//! A *unit* is a thread, a *cube* a thread block, a *plane* a warp; `UNIT_POS` is the index of the
+//! unit in its cube, `CUBE_POS` that of the cube in the launch; `sync_cube()` is `__syncthreads()`,
+//! `Shared` is shared memory, an `Array` of a constant length lives in registers when its loops are
+//! unrolled. What is `#[comptime]` is known when the kernel is compiled, which is on its first
+//! launch.
 
 pub mod attention;
 pub mod bits8;
+pub(crate) mod launch;
 pub mod loss;
 pub mod merge;
-pub mod packed;
+pub mod packed_linear;
 mod reduce;
 pub mod rotary;
 pub mod rows;
-mod tensor_cores;
-pub(crate) mod tile;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::{DType, Shape};
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, ops::permute};
-use cubecl::calculate_cube_count_elemwise;
-use cubecl::client::Client;
-use cubecl::ir::{AddressType, ElemType, FloatKind};
-use cubecl::prelude::{CubeCount, CubeDim};
 
-use crate::{KernelError, Ops, reference};
-
-/// Below every logit and log-sum-exp but minus infinity; finite, so that a difference of two is a number.
-const LOWEST: f32 = -3.0e38;
+use crate::backend::Ops;
+use crate::error::KernelError;
+use crate::reference;
 
 impl Ops for CubeBackend {
     fn rotary(x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> CubeTensor {
@@ -109,7 +110,7 @@ impl Ops for CubeBackend {
         bits: usize,
         group: usize,
     ) -> CubeTensor {
-        done(packed::packed_linear(
+        done(packed_linear::packed_linear(
             x,
             [words, zeros, scales],
             bits,
@@ -123,61 +124,10 @@ impl Ops for CubeBackend {
     }
 }
 
+/// The results of a launcher.
+///
+/// # Panics
+/// If it refused.
 fn done<T>(result: Result<T, KernelError>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// That the device computes in the type of a tensor.
-fn float_type(kernel: &'static str, x: &CubeTensor) -> Result<(), KernelError> {
-    check_type(kernel, &x.client, x.dtype)
-}
-
-/// That the device of `client` computes in a float type.
-pub(crate) fn check_type(
-    kernel: &'static str,
-    client: &Client,
-    dtype: DType,
-) -> Result<(), KernelError> {
-    let float = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
-    if float && client.properties().supports_type(elem(dtype)) {
-        return Ok(());
-    }
-    Err(KernelError::Type {
-        kernel,
-        dtype,
-        runtime: client.name(),
-    })
-}
-
-/// The cubecl name of a float type.
-fn elem(dtype: DType) -> ElemType {
-    ElemType::Float(match dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        _ => FloatKind::F32,
-    })
-}
-
-/// Wide enough to index every tensor.
-fn address_type(tensors: &[&CubeTensor]) -> AddressType {
-    let types = tensors.iter().map(|x| x.required_address_type());
-    types.max().unwrap_or_default()
-}
-
-/// One unit for each of `units` pieces of work.
-fn elementwise(client: &Client, units: usize) -> (CubeCount, CubeDim) {
-    let dim = CubeDim::new(client, units);
-    (calculate_cube_count_elemwise(client, units, dim), dim)
-}
-
-/// Room for a contiguous tensor on the device of `like`.
-fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
-    let (client, device) = (like.client.clone(), like.device.clone());
-    empty_device_contiguous_dtype(client, device, Shape::from(shape), dtype)
-}
-
-/// Room for attention's output `[b, h, n, d]` in the memory order `[b, n, h, d]`, which is what the layer's
-/// output projection reads in place.
-fn empty_output(like: &CubeTensor, [b, h, n, d]: [usize; 4], dtype: DType) -> CubeTensor {
-    permute(empty(like, [b, n, h, d], dtype), &[0, 2, 1, 3])
 }

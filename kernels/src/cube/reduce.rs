@@ -3,8 +3,8 @@
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-/// Sum of every unit's `value`, which all units get. `shared` holds one value a unit; `units` is a power
-/// of two.
+/// Sum of every unit's `value`, which all units get. `shared` holds one value a unit; `units` is a
+/// power of two.
 #[cube]
 pub fn cube_sum(value: f32, shared: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
     shared[UNIT_POS as usize] = value;
@@ -50,7 +50,8 @@ pub fn row_units(client: &Client, width: usize) -> usize {
     units.min((limit / 2 + 1).next_power_of_two())
 }
 
-/// One cube a row, on a grid that stays below WebGPU's 65,535 a side; cubes past `rows` must end at once.
+/// One cube a row, on a grid that stays below WebGPU's 65,535 a side; cubes past `rows` must end at
+/// once.
 pub fn row_cubes(rows: usize) -> CubeCount {
     let x = rows.min(32_768);
     CubeCount::Static(x as u32, rows.div_ceil(x) as u32, 1)

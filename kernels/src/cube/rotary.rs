@@ -1,17 +1,18 @@
 //! Rotary embedding (arXiv 2104.09864) from tables, in the half-split form.
 //!
-//! One unit turns component `c` with `c + d/2` of one token, in every head: the two table entries and the
-//! integer divisions that find its place are paid for once and used `h` times. Neighbouring units take
-//! neighbouring components, so that each head's row is read and written in whole cache lines. LogN's
-//! scale and a method's `mscale` are already in the tables.
+//! One unit rotates component `c` with `c + d/2` of one token, in every head: the two table entries
+//! and the integer divisions that find its place are computed once and used `h` times. Neighbouring
+//! units take neighbouring components, so that each head's row is read and written in whole cache
+//! lines. The query scale and `mscale` are already in the tables.
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{KernelError, address_type, elem, elementwise, empty, float_type};
+use super::launch::{address_type, elem, elementwise, empty, float_type};
+use crate::error::KernelError;
 
-/// Turns the pair of components at `place`, of `[b, n, d/2]`, in every head.
+/// Rotates the pair of components at `place`, of `[b, n, d/2]`, in every head.
 #[cube]
 fn turn<E: Float>(
     x: &Tensor<E>,
@@ -53,7 +54,7 @@ fn rotary_kernel<E: Float>(
     turn::<E>(x, cos, sin, output, ABSOLUTE_POS, half);
 }
 
-/// The first units turn queries, those after them keys.
+/// The first units rotate queries, those after them keys.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn rotary_pair_kernel<E: Float>(
     q: &Tensor<E>,
@@ -75,10 +76,11 @@ fn rotary_pair_kernel<E: Float>(
     }
 }
 
-/// Rotates `x` `[b, h, n, d]`, any strides, by f32 tables `[n, d/2]`; returns `[b, h, n, d]`, contiguous.
+/// Rotates `x` `[b, h, n, d]`, any strides, by f32 tables `[n, d/2]`; returns `[b, h, n, d]`,
+/// contiguous.
 ///
 /// # Errors
-/// A type that is no float, or that the device does not have.
+/// A type that is not a float, or that the device does not have.
 pub fn rotary(x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> Result<CubeTensor, KernelError> {
     float_type("rotary", &x)?;
     let [b, h, n, d] = x.shape().dims::<4>();
@@ -106,10 +108,11 @@ pub fn rotary(x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> Result<CubeTen
     Ok(output)
 }
 
-/// [`rotary`] of queries `[b, h, n, d]` and keys `[b, h, m, d]`, each by its own tables `(cos, sin)`, in one launch.
+/// [`rotary`] of queries `[b, h, n, d]` and keys `[b, h, m, d]`, each by its own tables
+/// `(cos, sin)`, in one launch.
 ///
 /// # Errors
-/// A type that is no float, that the device does not have, or that differs between the two.
+/// A type that is not a float, that the device does not have, or that differs between the two.
 pub fn rotary_pair(
     q: CubeTensor,
     q_table: (CubeTensor, CubeTensor),
@@ -123,7 +126,7 @@ pub fn rotary_pair(
             types: [q.dtype, k.dtype],
         });
     }
-    // WebGPU promises 8 buffers to a kernel, of which cubecl takes one; this one has 8 of its own.
+    // WebGPU promises 8 buffers to a kernel, of which cubecl takes one; this kernel takes 8.
     if q.client.properties().hardware.max_bindings < 8 {
         return Ok((
             rotary(q, q_table.0, q_table.1)?,

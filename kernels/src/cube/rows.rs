@@ -1,16 +1,17 @@
-//! What a layer does row by row: RMSNorm and the gate of its feed-forward part. Both are bound by memory:
-//! each value is read once, arithmetic is f32.
+//! Kernels that work row by row: RMSNorm and the gate of the feed-forward part. Both are bound by
+//! memory: each value is read once. Arithmetic is f32.
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::{LinearView, LinearViewMut};
 
+use super::launch::{address_type, elem, elementwise, empty, float_type};
 use super::reduce::{cube_sum, row_cubes, row_units};
-use super::{KernelError, address_type, elem, elementwise, empty, float_type};
+use crate::error::KernelError;
 
-/// One cube (thread block) a row: its units add the squares of every `units`-th value, meet in shared
-/// memory, and write the row scaled.
+/// One cube (thread block) a row: its units add the squares of every `units`-th value, meet in
+/// shared memory, and write the row scaled.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn rms_norm_kernel<E: Float, W: Float>(
     x: &Tensor<E>,
@@ -44,7 +45,7 @@ fn rms_norm_kernel<E: Float, W: Float>(
 /// Rows of `x` `[n, c]` over their root mean square, times `weight` `[c]` (arXiv 1910.07467).
 ///
 /// # Errors
-/// A type that is no float, or that the device does not have.
+/// A type that is not a float, or that the device does not have.
 pub fn rms_norm(
     x: CubeTensor,
     weight: CubeTensor,
@@ -96,7 +97,7 @@ fn swiglu_kernel<E: Float, N: Size>(
 /// `up * gate * sigmoid(gate)`, both `[n, c]` and of one type (arXiv 2002.05202).
 ///
 /// # Errors
-/// A type that is no float, or that the device does not have.
+/// A type that is not a float, or that the device does not have.
 pub fn swiglu(up: CubeTensor, gate: CubeTensor) -> Result<CubeTensor, KernelError> {
     float_type("swiglu", &up)?;
     if up.dtype != gate.dtype {

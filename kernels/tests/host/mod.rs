@@ -130,7 +130,8 @@ pub fn packed_product(x: &[f32], weight: &PackedWeight) -> Vec<f64> {
     products.collect()
 }
 
-/// Keys or values `[1, h, m, d]` of a cache of 8 bits: random words and lines, and the values they stand for.
+/// Keys or values `[1, h, m, d]` of a cache of 8 bits: random words and lines, and the values they
+/// stand for.
 pub fn cached_8bit(seed: u64, [h, m, d]: [usize; 3]) -> (Tensor<4, Int>, Tensor<4>, Vec<f32>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let words: Vec<i32> = (0..h * m * d / 4).map(|_| rng.random()).collect();

@@ -1,5 +1,5 @@
-//! The kernels' problems: the small ones, awkward, are what `tests/cube.rs` checks; the large ones are what
-//! `benches/kernels.rs` times.
+//! The kernels' problems: the small ones, awkward, are what `tests/cube.rs` checks; the large ones
+//! are what `benches/kernels.rs` times.
 #![allow(dead_code)] // each of the two uses a part
 
 use rand::rngs::StdRng;
@@ -14,7 +14,8 @@ pub struct Rotary {
     pub d: usize,
 }
 
-/// Causal attention of `n` queries over `m` keys, bottom-right aligned, with the last `window` keys in view.
+/// Causal attention of `n` queries over `m` keys, bottom-right aligned, with the last `window` keys
+/// in view.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub b: usize,
@@ -35,9 +36,10 @@ pub struct Rows {
     pub scale: f32,
 }
 
-/// `n` rows of `i` values times a matrix of `o` outputs, packed in `bits`, of which `group` inputs share a scale.
+/// `n` rows of `i` values times a matrix of `o` outputs, packed in `bits`, of which `group` inputs
+/// share a scale.
 #[derive(Clone, Copy, Debug)]
-pub struct Packed {
+pub struct PackedProduct {
     pub n: usize,
     pub i: usize,
     pub o: usize,
@@ -67,8 +69,8 @@ const fn rows(n: usize, c: usize, scale: f32) -> Rows {
     Rows { n, c, scale }
 }
 
-const fn packed(n: usize, i: usize, o: usize, bits: usize, group: usize) -> Packed {
-    Packed {
+const fn packed(n: usize, i: usize, o: usize, bits: usize, group: usize) -> PackedProduct {
+    PackedProduct {
         n,
         i,
         o,
@@ -135,7 +137,7 @@ pub const LOSS: [Loss; 5] = [
     loss(17, 32, 1000, 40.0),
 ];
 
-pub const PACKED: [Packed; 8] = [
+pub const PACKED: [PackedProduct; 8] = [
     packed(1, 16, 1, 4, 16),
     packed(1, 1056, 301, 4, 128),
     packed(3, 1056, 33, 8, 128),
@@ -161,7 +163,7 @@ pub const TIMED_ATTENTION: [Attention; 10] = [
 ];
 pub const TIMED_ROTARY: [Rotary; 2] = [rotary(1, 32, 8192, 128), rotary(1, 32, 32768, 128)];
 pub const TIMED_ROWS: [Rows; 2] = [rows(8192, 4096, 1.0), rows(32768, 4096, 1.0)];
-pub const TIMED_PACKED: [Packed; 4] = [
+pub const TIMED_PACKED: [PackedProduct; 4] = [
     packed(1, 4096, 11008, 4, 128),
     packed(1, 4096, 11008, 8, 128),
     packed(2048, 4096, 11008, 4, 128),

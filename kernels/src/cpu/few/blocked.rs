@@ -1,22 +1,22 @@
 //! The loops of a product of a few rows: blocks of outputs and rows whose sums stay in registers.
 
-// The indices of a block are what is walked over, in several arrays at once.
+// Loops walk over the indices of a block, in several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::super::gemm::prefetch;
-use super::held::Held;
-use super::{CHUNK, LANES, Rows};
+use super::arranged::{CHUNK, FewRows, LANES};
+use super::words::WordFormat;
+use crate::cpu::gemm::prefetch;
 
 /// Rows, and rows of a weight in whole chunks.
 pub struct Task<'a> {
-    pub rows: &'a Rows,
+    pub rows: &'a FewRows,
     pub weight: &'a [u8],
-    /// Of each row of a packed weight and each group the scale and the zero: one of each, or a
-    /// vector of each, for groups that are shorter than a chunk.
+    /// For each row of a packed weight and each group, the scale and the zero: one of each, or a
+    /// vector of each where groups are shorter than a chunk. Empty for float weights.
     pub factors: &'a [f32],
     /// Chunks of a group; the last may have fewer.
     pub of_group: usize,
@@ -24,14 +24,15 @@ pub struct Task<'a> {
     pub out: &'a mut [f32],
 }
 
-/// A task in blocks of `O` outputs and `R` rows, with `EACH` scales a group.
-pub struct Blocked<'a, H, const EACH: usize, const O: usize, const R: usize>(
+/// A task in blocks of `O` outputs and `R` rows, with `EACH` scales a group, over words of format
+/// `F`.
+pub struct Blocked<'a, F, const EACH: usize, const O: usize, const R: usize>(
     pub Task<'a>,
-    pub PhantomData<H>,
+    pub PhantomData<F>,
 );
 
-impl<H: Held, const EACH: usize, const O: usize, const R: usize> WithSimd
-    for Blocked<'_, H, EACH, O, R>
+impl<F: WordFormat, const EACH: usize, const O: usize, const R: usize> WithSimd
+    for Blocked<'_, F, EACH, O, R>
 {
     type Output = ();
 
@@ -40,10 +41,11 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> WithSimd
     fn with_simd<S: Simd>(self, simd: S) {
         let n = self.0.rows.n;
         let outputs = self.0.out.len() / n;
+        self.check(outputs);
         for first in (0..outputs).step_by(O) {
             let mut which = [first; O];
             for o in 0..O {
-                // Where fewer are left, the last one is computed several times.
+                // Where fewer than O are left, the last one is computed several times.
                 which[o] = (first + o).min(outputs - 1);
             }
             for row in (0..n).step_by(R) {
@@ -59,7 +61,29 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> WithSimd
     }
 }
 
-impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, EACH, O, R> {
+impl<F: WordFormat, const EACH: usize, const O: usize, const R: usize> Blocked<'_, F, EACH, O, R> {
+    /// Checks the lengths that the pointers in the loops below rely on.
+    #[inline(always)]
+    fn check(&self, outputs: usize) {
+        let Task {
+            rows,
+            weight,
+            factors,
+            of_group,
+            ..
+        } = self.0;
+        let padded = rows.n.next_multiple_of(R);
+        let groups = rows.chunks.div_ceil(of_group);
+        assert!(
+            rows.x.len() >= padded * rows.chunks * F::VALUES
+                && rows.sums.len() >= padded * rows.chunks
+                && weight.len() == outputs * rows.chunks * CHUNK
+                && (!F::PACKED || factors.len() == outputs * groups * 2 * EACH),
+            "rows, weight and factors of {outputs} outputs in {} chunks",
+            rows.chunks
+        );
+    }
+
     /// Outputs `which` of rows `row..row + R`, spread over a register.
     #[inline(always)]
     fn products<S: Simd>(&self, simd: S, which: [usize; O], row: usize) -> [[S::f32s; R]; O] {
@@ -82,24 +106,25 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, 
                 let mut sums = [none; R];
                 for chunk in group * of_group..rows.chunks.min((group + 1) * of_group) {
                     for o in 0..O {
-                        // The same place of the next outputs: short rows are over before the processor sees that
-                        // they are read in order.
+                        // The same place of the next outputs: short rows end before the processor
+                        // notices that they are read in order.
                         prefetch(weight[o].wrapping_add((chunk + O * rows.chunks) * CHUNK));
                     }
                     for part in first..first + together {
-                        // SAFETY: `weight` points at rows of as many chunks.
+                        // SAFETY: `weight` points at rows of `rows.chunks` chunks, and `row` and
+                        // `chunk` are below those of the task (`check`).
                         unsafe {
                             self.add(simd, (row, chunk, part), weight, &mut products, &mut sums);
                         }
                     }
                 }
-                if !H::PACKED {
+                if !F::PACKED {
                     total = products;
                     continue;
                 }
                 for o in 0..O {
                     let own = factors[o].wrapping_add(group * 2 * EACH);
-                    // SAFETY: every output has factors for every group, as `dispatch` has seen to.
+                    // SAFETY: every output has factors for every group (`check`).
                     let (scale, zero) = unsafe {
                         match EACH {
                             1 => (simd.splat_f32s(*own), simd.splat_f32s(*own.add(1))),
@@ -119,7 +144,8 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, 
     /// Adds the products of a part of a chunk, and the sums of the rows over it.
     ///
     /// # Safety
-    /// Each of `weight` must point at a row of chunks.
+    /// Each of `weight` must point at a row of `chunks` chunks. `chunk` and `row + R` must be
+    /// inside the arranged rows, `part` inside a chunk.
     #[inline(always)]
     unsafe fn add<S: Simd>(
         &self,
@@ -129,29 +155,29 @@ impl<H: Held, const EACH: usize, const O: usize, const R: usize> Blocked<'_, H, 
         products: &mut [[S::f32s; R]; O],
         sums: &mut [S::f32s; R],
     ) {
-        let Rows {
+        let FewRows {
             x,
             sums: of_x,
             chunks,
             ..
         } = self.0.rows;
         for o in 0..O {
-            // SAFETY: a part of a chunk of the row, whatever its alignment.
+            // SAFETY: a part of a chunk of the row; the read needs no alignment.
             let words = unsafe {
                 let chunk = weight[o].add(chunk * CHUNK);
                 chunk.cast::<S::u32s>().add(part).read_unaligned()
             };
-            for k in 0..H::VALUES {
-                let values = H::value(simd, words, k);
+            for k in 0..F::VALUES {
+                let values = F::value(simd, words, k);
                 for r in 0..R {
-                    let at = ((row + r) * chunks + chunk) * H::VALUES + k;
-                    // SAFETY: every row has vectors for every chunk, as `Rows::new` has seen to.
+                    let at = ((row + r) * chunks + chunk) * F::VALUES + k;
+                    // SAFETY: every row has vectors for every chunk (the caller's contract).
                     let x = unsafe { load::<S>(x.as_ptr().add(at).cast(), part) };
                     products[o][r] = simd.mul_add_f32s(values, x, products[o][r]);
                 }
             }
         }
-        if H::PACKED {
+        if F::PACKED {
             for r in 0..R {
                 let at = (row + r) * chunks + chunk;
                 // SAFETY: as above.
@@ -176,13 +202,13 @@ unsafe fn load<S: Simd>(vector: *const f32, part: usize) -> S::f32s {
 mod tests {
     use pulp::{Arch, bytemuck};
 
-    use super::super::held::Packing;
-    use super::super::{Packed, Weight, WeightValues};
+    use super::super::words::PackedBits;
     use super::*;
+    use crate::cpu::weight::{PackedRows, Weight, WeightValues};
 
     /// `[n, o]` with the instruction set at hand, and with narrower ones.
-    fn of_every_width<H: Held, const EACH: usize>(
-        rows: &Rows,
+    fn of_every_width<F: WordFormat, const EACH: usize>(
+        rows: &FewRows,
         weight: &[u8],
         factors: &[f32],
         outputs: usize,
@@ -199,10 +225,10 @@ mod tests {
             out
         };
         vec![
-            run(&|task| Arch::new().dispatch(Blocked::<H, EACH, 2, 4>(task, PhantomData))),
-            run(&|task| Blocked::<H, EACH, 2, 4>(task, PhantomData).with_simd(pulp::Scalar::new())),
+            run(&|task| Arch::new().dispatch(Blocked::<F, EACH, 2, 4>(task, PhantomData))),
+            run(&|task| Blocked::<F, EACH, 2, 4>(task, PhantomData).with_simd(pulp::Scalar::new())),
             run(&|task| {
-                let task = Blocked::<H, EACH, 2, 4>(task, PhantomData);
+                let task = Blocked::<F, EACH, 2, 4>(task, PhantomData);
                 #[cfg(target_arch = "x86_64")]
                 if let Some(simd) = pulp::x86::V3::try_new() {
                     return Simd::vectorize(simd, task);
@@ -233,7 +259,7 @@ mod tests {
         };
         let inputs = CHUNKS * LANES * 8;
         let weight = Weight {
-            values: WeightValues::Packed(Packed {
+            values: WeightValues::Packed(PackedRows {
                 words: bytemuck::cast_slice(&words),
                 zeros: &zeros,
                 scales: &scales,
@@ -243,12 +269,12 @@ mod tests {
             }),
             inputs,
         };
-        let rows = Rows::new(&x, &weight);
+        let rows = FewRows::new(&x, &weight);
         let bytes = bytemuck::cast_slice(&words);
         let whole = &factors[..outputs * CHUNKS * 2];
         for products in [
-            of_every_width::<Packing<4>, 1>(&rows, bytes, whole, outputs),
-            of_every_width::<Packing<4>, LANES>(&rows, bytes, &factors, outputs),
+            of_every_width::<PackedBits<4>, 1>(&rows, bytes, whole, outputs),
+            of_every_width::<PackedBits<4>, LANES>(&rows, bytes, &factors, outputs),
         ] {
             for (wide, narrow) in products.iter().zip(&products[1..]) {
                 for (a, b) in wide.iter().zip(narrow) {

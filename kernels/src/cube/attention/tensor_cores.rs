@@ -1,16 +1,17 @@
-//! Banded flash attention on tensor cores: the prefill of [`attention`](super::attention) for f16 and bf16,
-//! where the device multiplies 16 x 16 x 16 matrices of that type into f32 and its planes have 32 units.
+//! Attention on tensor cores: prefill in f16 and bf16, where the device multiplies 16 x 16 x 16
+//! matrices of that type into f32 and its planes have 32 units.
 //!
-//! Read `attention.rs` first; the algorithm is the same. What differs:
+//! Read `units.rs` first; the algorithm is the same. What differs:
 //!
 //! - A cube is up to [`MAX_PLANES`] planes, and a plane owns [`EDGE`] queries, one edge of a matrix
 //!   instruction. A tile is [`KEYS`] keys.
 //! - Both products are matrix instructions: `q k` with float inputs from shared memory, and
 //!   `weights v`, for which weights are rounded to the type of the values.
-//! - Where a matrix instruction leaves its numbers among the units is the hardware's secret. So a result goes to
-//!   shared memory, and each unit takes from there what it owns: unit `lane` of a plane owns query
-//!   `lane / 2`, and of each 16 components of its output the 8 of half `lane % 2`, in registers, f32. Its query's
-//!   largest logit is known to both units of a pair; of the sum each holds its half until the end.
+//! - Which unit holds which number of a matrix instruction's result is not documented. So a result
+//!   goes to shared memory, and each unit takes from there what it owns: unit `lane` of a plane
+//!   owns query `lane / 2`, and of each 16 components of its output the 8 of half `lane % 2`, in
+//!   registers, f32. Its query's largest logit is known to both units of a pair; of the sum each
+//!   holds its half until the end.
 //!
 //! | what | shape | memory |
 //! |---|---|---|
@@ -21,13 +22,15 @@
 //! | a piece of `weights v` | `16 x 16` a plane | shared, f32 |
 //! | largest logit, half of the sum, half of the output | 1, 1, `d / 2` a unit | registers, f32 |
 //!
-//! Rows in shared memory are 16 bytes longer than their values, against bank conflicts. So each begins at a multiple of 16
-//! bytes, which CUDA asks of the distance between rows, and every matrix at a multiple of 32.
+//! Rows in shared memory are 16 bytes longer than their values, against bank conflicts. So each
+//! begins at a multiple of 16 bytes, which CUDA asks of the distance between rows, and every matrix
+//! at a multiple of 32.
 //!
-//! **Not run yet**: no device with such instructions was at hand. With both products written as loops
-//! instead, the kernel gave what the oracle gives on software Vulkan; the matrix instructions themselves are what is
-//! left to try. The tests of `tests/cube.rs` reach them in f16 and bf16 on a device that has them.
+//! **Not run yet** on a device with such instructions. With both products written as loops instead,
+//! the kernel gave the oracle's results on software Vulkan; the matrix instructions themselves are
+//! untested. The tests in `tests/cube/` reach them in f16 and bf16 on a device that has them.
 
+use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
@@ -36,9 +39,9 @@ use cubecl::ir::features::{MmaConfig, Plane};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use super::attention::load_rows;
+use super::load::load_rows;
 use super::tile::SHARED_BYTES;
-use super::{LOWEST, address_type, elem};
+use crate::cube::launch::{LOWEST, address_type, elem, empty, empty_output};
 
 /// Edge of a matrix instruction.
 const EDGE: usize = 16;
@@ -58,7 +61,7 @@ fn bytes(planes: usize, d: usize) -> usize {
 }
 
 /// Planes of a cube on a device; `None` where the kernel does not run.
-pub(super) fn planes(client: &Client, d: usize, dtype: DType) -> Option<usize> {
+pub fn planes(client: &Client, d: usize, dtype: DType) -> Option<usize> {
     let properties = client.properties();
     let hardware = &properties.hardware;
     let instruction = MmaConfig {
@@ -208,7 +211,7 @@ fn tensor_core_kernel<E: Float>(
         }
         sync_cube();
 
-        // Nobody reads keys any more. Values come while each unit turns logits into weights.
+        // Keys are done with. Values come while each unit turns logits into weights.
         load_rows::<E>(
             v,
             v_start,
@@ -302,7 +305,7 @@ fn tensor_core_kernel<E: Float>(
     let sum = logits[row * logit_len] + logits[row * logit_len + 1];
     let i = first + row;
     if i < n {
-        // Not `sum > 0`: what is not a number must stay so.
+        // Not `sum > 0`: NaN must stay NaN.
         let none = sum == f32::new(0.0);
         let share = select(none, f32::new(0.0), 1.0 / sum);
         let to = batch * output.stride(0) + head * output.stride(1) + i * output.stride(2);
@@ -322,26 +325,27 @@ fn tensor_core_kernel<E: Float>(
     }
 }
 
-/// Launches the kernel with [`planes`] planes; shapes and results are those of
-/// [`attention`](super::attention::attention).
-pub(super) fn launch(
-    [q, k, v]: [&CubeTensor; 3],
+/// Launches the kernel with [`planes`] planes; arguments and results are those of
+/// [`attention`](super::attention).
+pub fn launch(
+    [q, k, v]: [CubeTensor; 3],
     ranges: CubeTensor,
-    [output, lse]: [&CubeTensor; 2],
-    [heads, n, d]: [usize; 3],
     planes: usize,
-) {
-    // SAFETY: rows are below `n` or replaced, keys below the ends of the ranges, which are at most `m`
-    // by the op's contract.
+) -> (CubeTensor, CubeTensor) {
+    let [b, h, n, d] = q.shape().dims::<4>();
+    let output = empty_output(&q, [b, h, n, d], q.dtype);
+    let lse = empty(&q, [b, h, n], DType::F32);
+    // SAFETY: rows are below `n` or replaced, keys below the ends of the ranges, which are at most
+    // `m` by the op's contract.
     unsafe {
         tensor_core_kernel::launch_unchecked(
             &output.client,
-            CubeCount::Static(n.div_ceil(EDGE * planes) as u32, heads as u32, 1),
+            CubeCount::Static(n.div_ceil(EDGE * planes) as u32, (b * h) as u32, 1),
             CubeDim::new_2d(LANES as u32, planes as u32),
-            address_type(&[q, k, v, output]),
+            address_type(&[&q, &k, &v, &output]),
             q.clone().into_tensor_arg(),
-            k.clone().into_tensor_arg(),
-            v.clone().into_tensor_arg(),
+            k.into_tensor_arg(),
+            v.into_tensor_arg(),
             ranges.into_tensor_arg(),
             output.clone().into_tensor_arg(),
             lse.clone().into_tensor_arg(),
@@ -352,4 +356,5 @@ pub(super) fn launch(
             elem(q.dtype),
         );
     }
+    (output, lse)
 }

@@ -1,18 +1,18 @@
-//! How large the tiles of [`attention`](super::attention) are.
+//! Sizes of the tiles of attention.
 
 use burn::tensor::DType;
 use cubecl::client::Client;
 
-use super::KernelError;
+use crate::error::KernelError;
 
 /// Components of a head that there are kernels for; multiples of every tile's `units_x`.
 pub const HEAD_SIZES: [usize; 7] = [16, 32, 64, 80, 96, 128, 256];
-/// Queries up to which the keys are split.
-pub const FEW_QUERIES: usize = 4;
-/// Shared memory that a tile may take although the device has more.
-pub(super) const SHARED_BYTES: usize = 48 << 10;
+/// Queries up to which the keys are split over several cubes, as decoding needs it.
+pub const SPLIT_QUERIES: usize = 4;
+/// Shared memory that a tile takes at most, even where the device has more.
+pub const SHARED_BYTES: usize = 48 << 10;
 
-/// How a cube divides its work; see the top of `attention.rs`.
+/// How a cube divides its work; see the top of `units.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// Units side by side along keys and components.
@@ -76,7 +76,11 @@ impl Tile {
                 known: &HEAD_SIZES,
             });
         }
-        let tiles: &[Tile] = if n <= FEW_QUERIES { &DECODE } else { &PREFILL };
+        let tiles: &[Tile] = if n <= SPLIT_QUERIES {
+            &DECODE
+        } else {
+            &PREFILL
+        };
         let hardware = &client.properties().hardware;
         let available = hardware.max_shared_memory_size.min(SHARED_BYTES);
         let units = hardware.max_units_per_cube as usize;

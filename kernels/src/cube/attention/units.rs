@@ -1,83 +1,61 @@
-//! Banded flash attention (arXiv 2205.14135, 2307.08691) on plain units, for prefill and for decoding.
-//! Prefill in f16 or bf16 goes to `tensor_cores.rs` where the device has them.
+//! Attention on plain units: for prefill where there are no tensor cores, and for decoding.
 //!
 //! # What a cube does
 //!
-//! A cube takes a block of queries of one head and walks over the keys that any of them sees, a tile at a
-//! time; what lies outside the block's range of keys is never visited, so a window of `w` keys costs
-//! `n w`. Because ranges never go back from one query to the next, the block's range begins where that of
-//! its first query begins and ends where that of its last query ends.
+//! A cube takes a block of queries of one head and walks over the keys that any of them sees, a
+//! tile at a time; keys outside the block's range are never visited, so a window of `w` keys costs
+//! `n w`. Because ranges never go back from one query to the next, the block's range begins where
+//! that of its first query begins and ends where that of its last query ends.
 //!
-//! With logits `s = q k / sqrt(d)`, each query keeps in registers the largest logit so far `m`, the sum
-//! `l = Σ exp(s - m)` and the output `Σ exp(s - m) v`. A tile that raises `m` first shrinks the other two by
-//! `exp(old m - new m)`. At the end the output is divided by `l`, and the log-sum-exp is `m + ln l`.
+//! With logits `s = q k / sqrt(d)`, each query keeps in registers the largest logit so far `m`, the
+//! sum `l = Σ exp(s - m)` and the output `Σ exp(s - m) v`. A tile that raises `m` first shrinks the
+//! other two by `exp(old m - new m)`. At the end the output is divided by `l`, and the log-sum-exp
+//! is `m + ln l`.
 //!
 //! # Where things are
 //!
 //! | what | shape | memory | why |
 //! |---|---|---|---|
-//! | query block | `queries x d` | shared, in the tensors' type | read again for every tile of keys |
-//! | key tile, then value tile | `keys x d` | shared, one buffer, in the tensors' type | read once from global memory, then by every query of the block; keys are done with before values are needed |
-//! | logits, then weights | `queries x keys` | shared, f32 | made by other units than those that use them |
-//! | `m`, `l`, output | `rows`, `rows`, `rows x d / units_x` a unit | registers, f32 | touched by every tile |
+//! | query block | `queries x d` | shared, in the tensors' type | read for every tile of keys |
+//! | key tile, then value tile | `keys x d` | shared, one buffer, same type | all queries read it |
+//! | logits, then weights | `queries x keys` | shared, f32 | units exchange them |
+//! | `m`, `l`, output | `rows`, `rows`, `rows x d / units_x` | registers, f32 | a unit's own |
 //!
-//! Units form a grid of `units_y` by `units_x`. Unit `(x, y)` owns the `rows` queries from `y * rows` on; of
-//! their logits the keys `x, x + units_x, ...` and of their output the components `x, x + units_x, ...`, so
-//! that neighbouring units read neighbouring values. `m` and `l` are kept alike by all units of a row.
+//! Keys are done with before values are needed, so the two share a buffer.
 //!
-//! A row of shared memory is one 4-byte word longer than its values, for else units that read
-//! the same component of different keys would all meet in one memory bank.
+//! Units form a grid of `units_y` by `units_x`. Unit `(x, y)` owns the `rows` queries from
+//! `y * rows` on; of their logits the keys `x, x + units_x, ...` and of their output the components
+//! `x, x + units_x, ...`, so that neighbouring units read neighbouring values. All units of a row
+//! hold the same `m` and `l`.
+//!
+//! A row of shared memory is one 4-byte word longer than its values: otherwise units that read the
+//! same component of different keys would all meet in one memory bank.
 //!
 //! # How large
 //!
-//! [`Tile::choose`] takes the first tile of a list that fits into the device's shared memory, and never more
-//! than 48 KiB, so that a multiprocessor holds several cubes and one computes while another waits for
-//! memory. Large tiles come first: each value loaded from shared memory is used for `rows` or for
-//! `keys / units_x` products. WebGPU guarantees 256 units a cube and 16 KiB.
+//! [`Tile::choose`] takes the first tile of a list that fits into the device's shared memory, and
+//! never more than 48 KiB, so that a multiprocessor holds several cubes and one computes while
+//! another waits for memory. Large tiles come first: each value loaded from shared memory is used
+//! for `rows` or for `keys / units_x` products. WebGPU guarantees 256 units a cube and 16 KiB.
 //!
 //! # Decoding
 //!
-//! With at most [`FEW_QUERIES`] queries there are too few blocks to fill a device. Then blocks are
-//! low and wide, the keys are split over several cubes, each writes its part of the output and its
-//! log-sum-exp in f32, and [`merge_splits`] makes one of them.
+//! With at most [`SPLIT_QUERIES`] queries there are too few blocks to fill a device. Then blocks
+//! are low and wide, the keys are split over several cubes, each writes its part of the output and
+//! its log-sum-exp in f32, and [`merge_splits`] merges them.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::merge::merge_splits;
-use super::tile::{FEW_QUERIES, Tile};
-use super::{
-    KernelError, LOWEST, address_type, elem, empty, empty_output, float_type, tensor_cores,
-};
+use super::load::load_rows;
+use super::tile::{SPLIT_QUERIES, Tile};
+use crate::cube::launch::{LOWEST, address_type, elem, empty, empty_output};
+use crate::cube::merge::merge_splits;
 
 /// Fewest keys worth a cube of their own.
 const SPLIT_KEYS: usize = 128;
-
-/// Copies rows `first..first + rows` of one head of `x` to shared memory, zeros for those from `end` on.
-/// Neighbouring units copy neighbouring components.
-#[cube]
-pub(super) fn load_rows<E: Float>(
-    x: &Tensor<E>,
-    head_start: usize,
-    first: usize,
-    end: usize,
-    to: &mut Shared<[E]>,
-    #[comptime] rows: usize,
-    #[comptime] d: usize,
-    #[comptime] row_len: usize,
-    #[comptime] units: usize,
-) {
-    for e in range_stepped(UNIT_POS as usize, rows * d, units) {
-        let (i, c) = (e / d, e % d);
-        let mut value = E::from_int(0);
-        if first + i < end {
-            value = x[head_start + (first + i) * x.stride(2) + c * x.stride(3)];
-        }
-        to[i * row_len + c] = value;
-    }
-}
 
 /// Grid: x blocks of queries, y heads of all batches, z pieces of the keys.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -208,7 +186,7 @@ fn attention_kernel<E: Float, O: Float>(
         }
         sync_cube();
 
-        // Nobody reads keys any more, so values may come while the row's largest logit is sought.
+        // Keys are done with, so values may come while the row's largest logit is searched for.
         load_rows::<E>(
             v,
             v_start,
@@ -276,7 +254,7 @@ fn attention_kernel<E: Float, O: Float>(
         let i = first + y * rows + r;
         if i < n {
             let split = CUBE_POS_Z as usize;
-            // Not `sum > 0`: what is not a number must stay so.
+            // Not `sum > 0`: NaN must stay NaN.
             let none = sum[r] == 0.0;
             let share = select(none, f32::new(0.0), 1.0 / sum[r]);
             let to = split * output.stride(0)
@@ -296,57 +274,18 @@ fn attention_kernel<E: Float, O: Float>(
     }
 }
 
-/// Softmax attention of `q` `[b, h, n, d]` over the keys that `ranges` `[n, 2]` (i32) names for each query;
-/// `k` and `v` are `[b, h, m, d]`; any strides, one type. Returns the output `[b, h, n, d]`, in the memory
-/// order `[b, n, h, d]`, and the log-sum-exp `[b, h, n]` in f32.
-///
-/// # Errors
-/// A head size without a kernel, a type that the device does not have or that differs, too many heads, too
-/// little shared memory.
-pub fn attention(
-    q: CubeTensor,
-    k: CubeTensor,
-    v: CubeTensor,
+/// Launches the kernel; arguments and results are those of [`attention`](super::attention).
+pub fn launch(
+    [q, k, v]: [CubeTensor; 3],
     ranges: CubeTensor,
-) -> Result<(CubeTensor, CubeTensor), KernelError> {
-    float_type("attention", &q)?;
-    for other in [k.dtype, v.dtype] {
-        if other != q.dtype {
-            return Err(KernelError::Types {
-                kernel: "attention",
-                types: [q.dtype, other],
-            });
-        }
-    }
+    tile: Tile,
+) -> (CubeTensor, CubeTensor) {
     let [b, h, n, d] = q.shape().dims::<4>();
     let m = k.shape().dims::<4>()[2];
-    let hardware = &q.client.properties().hardware;
-    let limit = hardware.max_cube_count.1 as usize;
-    if b * h > limit {
-        return Err(KernelError::Heads {
-            asked: b * h,
-            limit,
-        });
-    }
-    let tile = Tile::choose(&q.client, n, d, q.dtype)?;
-    if b * h * n == 0 {
-        let lse = empty(&q, [b, h, n], DType::F32);
-        return Ok((empty_output(&q, [b, h, n, d], q.dtype), lse));
-    }
-
-    if n > FEW_QUERIES
-        && let Some(planes) = tensor_cores::planes(&q.client, d, q.dtype)
-    {
-        let output = empty_output(&q, [b, h, n, d], q.dtype);
-        let lse = empty(&q, [b, h, n], DType::F32);
-        let sizes = [b * h, n, d];
-        tensor_cores::launch([&q, &k, &v], ranges, [&output, &lse], sizes, planes);
-        return Ok((output, lse));
-    }
-
     let blocks = n.div_ceil(tile.queries());
     // Decoding: enough pieces to give each multiprocessor a few cubes.
-    let splits = if n <= FEW_QUERIES {
+    let splits = if n <= SPLIT_QUERIES {
+        let hardware = &q.client.properties().hardware;
         let cubes = 4 * hardware.num_streaming_multiprocessors.unwrap_or(32) as usize;
         let wanted = cubes / (b * h * blocks);
         wanted.min(m.div_ceil(SPLIT_KEYS)).max(1)
@@ -364,8 +303,8 @@ pub fn attention(
     if splits == 1 {
         five.meta.insert(0, 1, 0);
     }
-    // SAFETY: rows are below `n` or replaced, keys below the ends of the ranges, which are at most `m`
-    // by the op's contract.
+    // SAFETY: rows are below `n` or replaced, keys below the ends of the ranges, which are at most
+    // `m` by the op's contract.
     unsafe {
         attention_kernel::launch_unchecked(
             &output.client,
@@ -387,7 +326,7 @@ pub fn attention(
         );
     }
     if splits > 1 {
-        return Ok(merge_splits(output, lse, q.dtype));
+        return merge_splits(output, lse, q.dtype);
     }
-    Ok((output, lse))
+    (output, lse)
 }

@@ -1,14 +1,15 @@
-//! Matrices held in a few bits a value.
+//! Matrices packed in 4 or 8 bits a value.
 
 use burn::tensor::{Int, Tensor};
 
-/// A matrix `[o, i]` of whole numbers of 4 or 8 bits, of which `group` along the inputs share a scale and a zero, as
-/// GPTQ leaves them (arXiv 2210.17323): its values are `(q - zero) * scale`.
+/// A matrix `[o, i]` of whole numbers of 4 or 8 bits, `group` of which along the inputs share a
+/// scale and a zero, as in GPTQ (arXiv 2210.17323): its values are `(q - zero) * scale`.
 #[derive(Clone, Debug)]
 pub struct PackedWeight {
     /// `q` as i32 `[o, i * bits / 32]`: a row's values side by side, the first in the lowest bits.
     pub words: Tensor<2, Int>,
-    /// Zeros as i32 `[o, groups * bits / 32]`, rounded up to whole words and packed in the same way.
+    /// Zeros as i32 `[o, groups * bits / 32]`, rounded up to whole words and packed in the same
+    /// way.
     pub zeros: Tensor<2, Int>,
     /// Scales `[o, groups]`, finite; f32 or f16.
     pub scales: Tensor<2>,

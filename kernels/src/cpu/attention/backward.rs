@@ -1,25 +1,28 @@
 //! Gradients of attention over one band of keys, in tiles.
 //!
-//! A task is one head, whose keys and values it packs first. It walks blocks of queries, and for each the tiles of keys that
-//! any of its queries sees; a tile's weights are computed again from the saved log-sum-exp (arXiv 2205.14135,
-//! appendix B). Additions into the gradients of keys and values come in the order of the blocks,
-//! whatever the number of threads.
+//! A task is one head; it packs the head's keys and values first. It walks over blocks of queries,
+//! and for each over the tiles of keys that any of its queries sees. A tile's weights are computed
+//! again from the saved log-sum-exp (arXiv 2205.14135, appendix B). Additions into the gradients of
+//! keys and values come in the order of the blocks, for any number of threads.
 
 use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::attention::key_ranges;
-use super::gemm::{Left, Matrix, Packed, Panels, Product, Start, panel_width};
-use super::{Output, Strided, vector};
+use super::queries::key_ranges;
+use crate::cpu::gemm::Product;
+use crate::cpu::output::{OutputBlock, OutputGrid};
+use crate::cpu::panels::{Matrix, PanelMatrix, panel_width};
+use crate::cpu::vector;
+use crate::cpu::views::Strided;
 
 /// Queries of a block.
 const QUERIES: usize = 64;
 /// Keys of a tile: the two tiles of a block take 128 KiB.
 const KEYS: usize = 256;
 
-/// What the forward pass was given and gave, and the gradients of its results.
+/// The forward pass's arguments and results, and the gradients of the results.
 pub struct Saved<'a> {
     /// `[b, h, n, d]`.
     pub q: Strided<'a>,
@@ -44,61 +47,78 @@ pub fn attention_backward(saved: &Saved) -> [Vec<f32>; 3] {
     let [b, h, n, d] = saved.q.shape;
     let m = saved.k.shape[2];
     let keys = key_ranges(saved.keys, m);
-    let mut gradients = [n, m, m].map(|rows| vec![0f32; b * rows * h * d]);
-    let [d_q, d_k, d_v] = gradients.each_mut().map(|x| Output(x.as_mut_ptr()));
+    let rows = [n, m, m];
+    let mut gradients = rows.map(|rows| vec![0f32; b * rows * h * d]);
+    if n * m == 0 {
+        return gradients;
+    }
+    let [q_grids, k_grids, v_grids] = {
+        let mut rows = rows.into_iter();
+        gradients.each_mut().map(|gradient| {
+            let rows = rows.next().expect("one for each gradient");
+            heads_of_batches(gradient, [rows, h, d])
+        })
+    };
     (0..b * h).into_par_iter().for_each(|task| {
         let (batch, head) = (task / h, task % h);
-        let at = |target: &Output, rows: usize| target.at((batch * rows * h + head) * d);
-        let head = Head {
+        let mut head = Head {
             saved,
             batch,
             head,
-            stride: h * d,
-            d_q: at(&d_q, n),
-            d_k: at(&d_k, m),
-            d_v: at(&d_v, m),
+            d_q: q_grids[batch].take([0, head]),
+            d_k: k_grids[batch].take([0, head]),
+            d_v: v_grids[batch].take([0, head]),
         };
         head.run(&keys);
     });
     gradients
 }
 
-/// One head; its gradients start at the pointers, with rows `stride` apart.
+/// A gradient `[b, rows, h, d]` by batch and head.
+fn heads_of_batches(gradient: &mut [f32], [rows, h, d]: [usize; 3]) -> Vec<OutputGrid<'_, f32>> {
+    let batches = gradient.chunks_exact_mut(rows * h * d);
+    batches
+        .map(|batch| OutputBlock::new(batch, h * d).grid([rows, d]))
+        .collect()
+}
+
+/// One head, and the rows of its gradients.
 struct Head<'a> {
     saved: &'a Saved<'a>,
     batch: usize,
     head: usize,
-    stride: usize,
-    d_q: *mut f32,
-    d_k: *mut f32,
-    d_v: *mut f32,
+    /// `[n, d]`.
+    d_q: OutputBlock<'a, f32>,
+    /// `[m, d]`.
+    d_k: OutputBlock<'a, f32>,
+    /// `[m, d]`.
+    d_v: OutputBlock<'a, f32>,
 }
 
 /// Keys and values of a head `[m, d]` in panels.
-struct PackedHead {
+struct HeadPanels {
     /// Transposed.
-    k: Packed,
+    k: PanelMatrix,
     /// Transposed.
-    v: Packed,
-    k_rows: Packed,
+    v: PanelMatrix,
+    k_rows: PanelMatrix,
 }
 
 /// A block of queries.
 struct Block<'a> {
-    /// The first one.
-    row: usize,
-    /// What each sees.
+    rows: Range<usize>,
+    /// First and past-the-last key of each.
     keys: &'a [[usize; 2]],
     lse: &'a [f32],
-    /// What every weight's gradient is measured against: the mean gradient of the row.
+    /// The mean gradient of each row, against which the gradients of its weights are measured.
     along: &'a [f32],
     /// `[n, d]` in panels.
-    q: Packed,
-    d_output: Packed,
+    q: PanelMatrix,
+    d_output: PanelMatrix,
 }
 
 impl Head<'_> {
-    fn run(&self, keys: &[[usize; 2]]) {
+    fn run(&mut self, keys: &[[usize; 2]]) {
         let Saved {
             output, d_output, ..
         } = self.saved;
@@ -106,10 +126,10 @@ impl Head<'_> {
         let n = keys.len();
         let [_, heads, m, d] = self.saved.k.shape;
         let (k, v) = (self.matrix(&self.saved.k, 0), self.matrix(&self.saved.v, 0));
-        let packed = PackedHead {
-            k: Packed::columns(arch, [d, m], k),
-            v: Packed::columns(arch, [d, m], v),
-            k_rows: Packed::rows(arch, [m, d], k),
+        let panels = HeadPanels {
+            k: PanelMatrix::columns(arch, [d, m], k),
+            v: PanelMatrix::columns(arch, [d, m], v),
+            k_rows: PanelMatrix::rows(arch, [m, d], k),
         };
         let first_row = (self.batch * heads + self.head) * n;
         let (mut weights, mut d_logits) = (vec![0f32; QUERIES * KEYS], vec![0f32; QUERIES * KEYS]);
@@ -125,9 +145,9 @@ impl Head<'_> {
                     dot - self.saved.d_lse[first_row + i]
                 })
                 .collect();
-            let in_panels = |x| Packed::rows(arch, [rows.len(), d], self.matrix(x, start));
+            let in_panels = |x| PanelMatrix::rows(arch, [rows.len(), d], self.matrix(x, start));
             let block = Block {
-                row: start,
+                rows: rows.clone(),
                 keys,
                 lse: &self.saved.lse[first_row + rows.start..first_row + rows.end],
                 along: &along,
@@ -139,46 +159,33 @@ impl Head<'_> {
             let (first, last) = (keys[0][0] / width * width, keys[keys.len() - 1][1]);
             for tile in (first..last).step_by(KEYS) {
                 let tile = tile..(tile + KEYS).min(last);
-                self.tile(&packed, &block, tile, [&mut weights, &mut d_logits]);
+                self.tile(&panels, &block, tile, [&mut weights, &mut d_logits]);
             }
         }
     }
 
-    /// Adds what one tile contributes to all three gradients.
+    /// Adds one tile's part to all three gradients.
     fn tile(
-        &self,
-        packed: &PackedHead,
+        &mut self,
+        panels: &HeadPanels,
         block: &Block,
         tile: Range<usize>,
-        [weights, d_logits]: [&mut Vec<f32>; 2],
+        [weights, d_logits]: [&mut [f32]; 2],
     ) {
         let arch = Arch::new();
         let (n, width, d) = (block.keys.len(), tile.len(), self.saved.q.shape[3]);
         let scale = (1.0 / (d as f64).sqrt()) as f32;
-        let product = |shape, a: Left, b: Panels, start, out: *mut f32, out_stride| {
-            let product = Product {
-                shape,
-                a,
-                b,
-                start,
-                out,
-                out_stride,
-            };
-            // SAFETY: the tiles hold QUERIES rows of KEYS; the gradients of this head are this task's alone, and the rows lie
-            // inside them.
-            unsafe { product.run(arch) };
-        };
-        let rows = |x| self.matrix(x, block.row).left(0);
+        let [weights, d_logits] = [weights, d_logits].map(|tile| &mut tile[..n * width]);
         for (a, b, out) in [
-            (&self.saved.q, &packed.k, &mut *weights),
-            (&self.saved.d_output, &packed.v, &mut *d_logits),
+            (&self.saved.q, &panels.k, &mut *weights),
+            (&self.saved.d_output, &panels.v, &mut *d_logits),
         ] {
-            let (b, out) = (b.at_column(tile.start), out.as_mut_ptr());
-            product([n, width, d], rows(a), b, Start::Zero, out, width);
+            let (a, b) = (self.matrix(a, block.rows.start), b.at_column(tile.start));
+            Product::new(d, a.left(0), b, None, OutputBlock::new(out, width)).run(arch);
         }
         let weight_rows = weights.chunks_exact_mut(width);
         let d_logit_rows = d_logits.chunks_exact_mut(width);
-        for (r, (weights, d_logits)) in weight_rows.zip(d_logit_rows).take(n).enumerate() {
+        for (r, (weights, d_logits)) in weight_rows.zip(d_logit_rows).enumerate() {
             let visible = |bound: usize| bound.clamp(tile.start, tile.end) - tile.start;
             let [start, end] = block.keys[r].map(visible);
             let end = end.max(start);
@@ -190,22 +197,20 @@ impl Head<'_> {
             let (lse, along) = (block.lse[r], block.along[r]);
             vector::softmax_backward(arch, weights, d_logits, lse, along, scale);
         }
-        let stride = self.stride;
-        let matrix = |values| Matrix {
+        let [weights, d_logits] = [weights, d_logits].map(|values| Matrix {
             values,
             stride: width,
-        };
-        for (a, b, out) in [
-            (&*weights, &block.d_output, self.d_v),
-            (&*d_logits, &block.q, self.d_k),
+        });
+        for (a, b, gradient) in [
+            (weights, &block.d_output, &mut self.d_v),
+            (d_logits, &block.q, &mut self.d_k),
         ] {
-            let (a, b) = (matrix(a).left_transposed(0), b.at_row(0));
-            let out = out.wrapping_add(tile.start * stride);
-            product([width, d, n], a, b, Start::Output, out, stride);
+            let out = gradient.part(tile.clone(), 0..d);
+            Product::adding(n, a.left_transposed(0), b.at_row(0), out).run(arch);
         }
-        let (a, b) = (matrix(d_logits).left(0), packed.k_rows.at_row(tile.start));
-        let out = self.d_q.wrapping_add(block.row * stride);
-        product([n, d, width], a, b, Start::Output, out, stride);
+        let out = self.d_q.part(block.rows.clone(), 0..d);
+        let b = panels.k_rows.at_row(tile.start);
+        Product::adding(width, d_logits.left(0), b, out).run(arch);
     }
 
     fn matrix<'b>(&self, x: &Strided<'b>, row: usize) -> Matrix<'b> {

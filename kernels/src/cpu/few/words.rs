@@ -1,37 +1,38 @@
-//! How words of 32 bits become numbers, in registers.
+//! Formats of the 32-bit words in which weights are read: how they become numbers, in registers.
 
 use pulp::{Simd, bytemuck};
 
-/// How words become numbers.
-pub trait Held {
+/// A format of words.
+pub trait WordFormat {
     /// Numbers of a word.
     const VALUES: usize;
-    /// Whether numbers are in steps of a scale, from a zero.
+    /// True if numbers are steps of a scale, counted from a zero.
     const PACKED: bool;
 
-    /// Number `k` of each word, times `times(k)`.
+    /// Number `k` of each word, times [`factor(k)`](WordFormat::factor).
     fn value<S: Simd>(simd: S, words: S::u32s, k: usize) -> S::f32s;
 
     /// A power of two.
-    fn times(_: usize) -> f32 {
+    fn factor(_: usize) -> f32 {
         1.0
     }
 }
 
-/// Moves bits up, or down where `by` is negative.
+/// Shifts left, or right where `by` is negative.
 #[inline(always)]
 fn shift<S: Simd>(simd: S, words: S::u32s, by: i32) -> S::u32s {
     let amount = simd.splat_u32s(by.unsigned_abs());
-    match by < 0 {
-        true => simd.wrapping_dyn_shr_u32s(words, amount),
-        false => simd.wrapping_dyn_shl_u32s(words, amount),
+    if by < 0 {
+        simd.wrapping_dyn_shr_u32s(words, amount)
+    } else {
+        simd.wrapping_dyn_shl_u32s(words, amount)
     }
 }
 
 /// One number.
 pub struct F32;
 
-impl Held for F32 {
+impl WordFormat for F32 {
     const VALUES: usize = 1;
     const PACKED: bool = false;
 
@@ -44,7 +45,7 @@ impl Held for F32 {
 /// Two, the first in the lower half.
 pub struct Bf16;
 
-impl Held for Bf16 {
+impl WordFormat for Bf16 {
     const VALUES: usize = 2;
     const PACKED: bool = false;
 
@@ -60,11 +61,12 @@ impl Held for Bf16 {
 /// Two, the first in the lower half.
 pub struct F16;
 
-impl Held for F16 {
+impl WordFormat for F16 {
     const VALUES: usize = 2;
     const PACKED: bool = false;
 
-    /// Exponent and mantissa in their places of an f32, times the difference of the exponents' biases. Weights are finite.
+    /// Exponent and mantissa are moved to their places in an f32, which is multiplied by two to the
+    /// difference of the exponents' biases. Weights are finite.
     #[inline(always)]
     fn value<S: Simd>(simd: S, words: S::u32s, k: usize) -> S::f32s {
         const REBIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
@@ -80,14 +82,15 @@ impl Held for F16 {
     }
 }
 
-/// Packed numbers of `BITS`.
-pub struct Packing<const BITS: usize>;
+/// Packed numbers of `BITS` bits.
+pub struct PackedBits<const BITS: usize>;
 
-impl<const BITS: usize> Held for Packing<BITS> {
+impl<const BITS: usize> WordFormat for PackedBits<BITS> {
     const VALUES: usize = 32 / BITS;
     const PACKED: bool = true;
 
-    /// Numbers stay where they are in their word, which spares a shift, but for the last, which would look negative.
+    /// Numbers stay where they are in their word, which saves a shift; only the last is moved down,
+    /// because in its place it is a negative integer.
     #[inline(always)]
     fn value<S: Simd>(simd: S, words: S::u32s, k: usize) -> S::f32s {
         if k + 1 == Self::VALUES {
@@ -97,15 +100,16 @@ impl<const BITS: usize> Held for Packing<BITS> {
         from_integers(simd, simd.and_u32s(words, mask))
     }
 
-    fn times(k: usize) -> f32 {
-        match k + 1 == Self::VALUES {
-            true => 1.0,
-            false => (1u32 << (BITS * k)) as f32,
+    fn factor(k: usize) -> f32 {
+        if k + 1 == Self::VALUES {
+            1.0
+        } else {
+            (1u32 << (BITS * k)) as f32
         }
     }
 }
 
-/// Integers below 2^31 as floats. A loop over the lanes, of which compilers make one instruction.
+/// Integers below 2^31 as floats. Compilers turn the loop over the lanes into one instruction.
 #[inline(always)]
 fn from_integers<S: Simd>(simd: S, words: S::u32s) -> S::f32s {
     let mut floats = simd.splat_f32s(0.0);

@@ -1,4 +1,4 @@
-//! The device under test, what it is given, and how far off it may be.
+//! The device under test, its inputs, and how far off its results may be.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use crate::problems::random;
 
 const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
-/// The first GPU of the kinds in this build; none is a skip of `checks` checks.
+/// The first GPU of the kinds in this build; without one, `checks` checks are skipped.
 pub fn device(test: &str, checks: usize) -> Option<Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     let kinds = [
@@ -27,8 +27,7 @@ pub fn device(test: &str, checks: usize) -> Option<Device> {
         DeviceType::Wgpu,
     ];
     let first = || {
-        let kinds = kinds.iter().cloned();
-        kinds
+        (kinds.iter().cloned())
             .flat_map(|kind| Device::enumerate(kind).into_vec())
             .next()
     };
@@ -54,13 +53,13 @@ pub fn in_every_type(test: &str, checks: usize, check: impl Fn(&Device, DType)) 
     }
 }
 
-/// Written past the test runner, which keeps back what `println` prints in a test that passes.
+/// Writes to stderr directly: the test runner hides what `println` prints in a test that passes.
 fn skip(what: std::fmt::Arguments) {
     let line = format!("skipped: {what}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// What `x` becomes when it is stored in a type.
+/// `x` as stored in a type.
 fn rounded(x: f32, dtype: DType) -> f32 {
     match dtype {
         DType::F16 => f16::from_f32(x).to_f32(),
@@ -71,8 +70,8 @@ fn rounded(x: f32, dtype: DType) -> f32 {
 
 /// Random values that the type holds exactly.
 pub fn values(seed: u64, len: usize, scale: f32, dtype: DType) -> Vec<f32> {
-    let values = random(seed, len, scale);
-    values.into_iter().map(|x| rounded(x, dtype)).collect()
+    let exact = random(seed, len, scale);
+    exact.into_iter().map(|x| rounded(x, dtype)).collect()
 }
 
 /// `[a, b, c, d]` values as `[a, c, b, d]`.
@@ -130,8 +129,8 @@ pub fn read_flex<const D: usize>(primitive: FloatTensor<Flex>) -> Vec<f32> {
     read(Tensor::<D>::from_primitive::<Flex>(primitive))
 }
 
-/// Holds a result against the float64 one by the rule at the top of `cube.rs`; `slack` is what the order of
-/// additions decides.
+/// Checks a result against the float64 one by the rule at the top of `main.rs`; `slack` allows for
+/// the order of additions.
 #[track_caller]
 pub fn check(what: &str, dtype: DType, got: &[f32], plain: &[f32], exact: &[f64], slack: f64) {
     assert_eq!(got.len(), exact.len(), "{what}: length");

@@ -1,10 +1,11 @@
 //! Products with matrices packed in 4 or 8 bits (GPTQ).
 //!
-//! A few rows, as decoding has them, are bound by how fast the matrix can be read: [`few_rows_kernel`] unpacks each word in
-//! registers, where its values meet all rows, so that nothing but packed words is read. Many rows are bound by arithmetic:
-//! then [`unpack_kernel`] writes a block of the matrix once, in the type of the rows, and burn's matrix product, which knows
-//! the device's matrix instructions, reads it. Unpacking `o i` values costs little beside `2 n o i` operations. A block is
-//! at most [`BLOCK_BYTES`], so that no matrix is ever held whole beside its words.
+//! Products of a few rows, as in decoding, are bound by the rate at which the matrix is read:
+//! [`few_rows_kernel`] unpacks each word in registers, where its values meet all rows, and reads
+//! packed words only. Products of many rows are bound by arithmetic: [`unpack_kernel`] writes a
+//! block of the matrix once, in the type of the rows, and burn's matrix product, which knows the
+//! device's matrix instructions, reads it. Unpacking `o i` values costs little next to `2 n o i`
+//! operations. A block is at most [`BLOCK_BYTES`], so a whole matrix is never unpacked at once.
 
 use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
@@ -16,11 +17,12 @@ use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::launch::{address_type, elem, elementwise, empty, float_type};
 use super::reduce::{cube_sum, row_cubes, row_units};
-use super::{KernelError, address_type, elem, elementwise, empty, float_type};
+use crate::error::KernelError;
 
-/// Rows up to which words are unpacked in registers.
-const FEW_ROWS: usize = 4;
+/// Rows of `x` up to which words are unpacked in registers.
+const REGISTER_ROWS: usize = 4;
 /// Bytes of a block of the matrix: a buffer that WebGPU lets a kernel bind.
 const BLOCK_BYTES: usize = 64 << 20;
 
@@ -131,11 +133,12 @@ fn few_rows_kernel<E: Float, S: Float>(
     }
 }
 
-/// `x` `[n, i]` times a packed matrix transposed: `words` `[o, i * bits / 32]` and `zeros` `[o, groups * bits / 32]` as i32,
-/// `scales` `[o, groups]`; returns `[n, o]` in the type of `x`.
+/// `x` `[n, i]` times a packed matrix transposed: `words` `[o, i * bits / 32]` and `zeros`
+/// `[o, groups * bits / 32]` as i32, `scales` `[o, groups]`; returns `[n, o]` in the type of `x`.
 ///
 /// # Errors
-/// A type that is no float, or that the device does not have; a matrix product that burn refuses.
+/// A type that is not a float, or that the device does not have; a matrix product that burn
+/// refuses.
 pub fn packed_linear(
     x: CubeTensor,
     [words, zeros, scales]: [CubeTensor; 3],
@@ -150,7 +153,7 @@ pub fn packed_linear(
     if n * o == 0 {
         return Ok(empty(&x, [n, o], x.dtype));
     }
-    if n <= FEW_ROWS {
+    if n <= REGISTER_ROWS {
         let x = into_contiguous(x);
         let output = empty(&x, [n, o], x.dtype);
         let units = row_units(&x.client, in_row);
