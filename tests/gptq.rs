@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use longspan_attention::Method;
 use longspan_model::{
-    Quantization, Transformer, Architecture, WeightType, write_checkpoint, write_random_checkpoint,
+    Architecture, Quantization, Transformer, WeightType, write_checkpoint, write_random_checkpoint,
 };
 use longspan_rope::Length;
 use rand::rngs::StdRng;

@@ -101,9 +101,7 @@ pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     found.sort();
     match found.as_slice() {
         [file] => Ok(Tokenizer::from_file(file)?),
-        [] => bail!(
-            "{model}: no .tiktoken file; put qwen.tiktoken there, or name one (tokenizer)"
-        ),
+        [] => bail!("{model}: no .tiktoken file; put qwen.tiktoken there, or name one (tokenizer)"),
         [a, b, ..] => bail!(
             "{} and {}: two vocabularies; name one (tokenizer)",
             a.display(),

@@ -125,7 +125,7 @@ impl LanguageModel for Transformer {
         let mut decoder = Decoder::new(self, method, options)?;
         let mut hidden = decoder.prompt(prompt)?;
         let mut written = Vec::new();
-        while let Some(next) = decoder.most_likely(hidden) {
+        while let Some(next) = decoder.most_likely(hidden)? {
             written.push(next);
             if written.len() == most || done(&written) {
                 break;

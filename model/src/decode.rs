@@ -97,8 +97,7 @@ impl<'a> Decoder<'a> {
         })?;
         let size = [config.heads, config.head_dim];
         let room = [options.capacity, CHUNK.min(options.capacity)];
-        let layer =
-            |kept: Kept| LayerCache::new(size, room, kept.last, kept.first, options.cache, &device);
+        let layer = |kept: Kept| LayerCache::new(size, room, kept, options.cache, &device);
         Ok(Decoder {
             model,
             method: method.clone(),
@@ -121,8 +120,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<u64, PlanError> {
         let row = 2 * config.heads * options.cache.row_bytes(config.head_dim);
         let capacity = options.capacity;
-        let room =
-            |kept: Kept| LayerCache::room(capacity, CHUNK.min(capacity), kept.last, kept.first);
+        let room = |kept: Kept| LayerCache::room(capacity, CHUNK.min(capacity), kept);
         let layers = method.kept(&config.geometry())?.into_iter();
         // The capacity comes from the user and may be huge.
         let bytes = layers.map(|kept| (room(kept) as u64).saturating_mul(row as u64));
@@ -242,17 +240,17 @@ impl<'a> Decoder<'a> {
 
     /// The most likely token after the last of the hidden states `[n, hidden_size]`, the lowest id
     /// among equals; `None` if a logit is not finite.
-    pub fn most_likely(&self, hidden: Tensor<2>) -> Option<u32> {
-        largest(&self.logits(hidden))
+    pub fn most_likely(&self, hidden: Tensor<2>) -> Result<Option<u32>, DecodeError> {
+        Ok(largest(&self.logits(hidden)?))
     }
 
     /// Logits `[vocab_size]` after the last of the hidden states `[n, hidden_size]`.
-    pub fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// A kernel that did not run.
+    pub fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, DecodeError> {
         let [n, width] = hidden.dims();
         let logits = self.model.logits(hidden.slice([n - 1..n, 0..width]));
-        logits
-            .into_data()
-            .try_to_vec()
-            .expect("logits are read back as f32")
+        Ok(longspan_kernels::read(logits).map_err(ModelError::from)?)
     }
 }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// values.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// A kernel did not run, or the device is broken.
+    #[error(transparent)]
+    Kernel(#[from] longspan_kernels::KernelError),
     /// The device does not support the model or a type.
     #[error("a model with {what} in {dtype} on this device: {reason}")]
     Device {

@@ -167,8 +167,7 @@ impl Trainer {
         let (mut loss, mut nll) = (0.0, Vec::new());
         for batch in batches {
             let losses = self.batch_loss(batch, method)?;
-            let values: Vec<f32> =
-                (losses.clone().into_data().try_to_vec()).expect("a loss is read back as f32");
+            let values: Vec<f32> = longspan_kernels::read(losses.clone())?;
             let n = batch[0].weights.len();
             let weights: Vec<f32> = batch.iter().flat_map(|s| s.weights.clone()).collect();
             let weighted = values.iter().zip(&weights);

@@ -213,10 +213,7 @@ impl Transformer {
         }
         let [rows, width] = hidden.dims();
         let loss = self.loss(hidden.slice([0..rows - 1, 0..width]), &ids[1..]);
-        let loss: Vec<f32> = loss
-            .into_data()
-            .try_to_vec()
-            .expect("a loss is read back as f32");
+        let loss: Vec<f32> = longspan_kernels::read(loss)?;
         // The last token of a sequence does not predict the first of the next.
         let sequences = loss.chunks(plan.tokens);
         Ok(sequences
@@ -240,8 +237,7 @@ impl Transformer {
     ) -> Result<Vec<Option<u32>>, ModelError> {
         let hidden = self.hidden(ids, plan)?;
         let width = self.config.hidden_size;
-        let logits = self.logits(hidden.slice([rows, 0..width])).into_data();
-        let logits: Vec<f32> = logits.try_to_vec().expect("logits are read back as f32");
+        let logits: Vec<f32> = longspan_kernels::read(self.logits(hidden.slice([rows, 0..width])))?;
         Ok(logits.chunks(self.config.vocab_size).map(largest).collect())
     }
 

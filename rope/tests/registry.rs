@@ -1,31 +1,61 @@
-//! What every method of the registry must satisfy. A new method fails here until it has golden values and says where it
-//! equals plain RoPE.
-
-mod goldens;
+//! What every method of the registry must satisfy. A new method fails here until
+//! `tests/goldens/NAME.json` has golden values and cases in which the method equals plain RoPE.
+//!
+//! Golden values are computed from the published formulas outside this crate, in 40-digit arithmetic.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use goldens::{GOLDENS, Golden};
 use longspan_rope::{
     Choice, FrequencyMethod, Length, METHODS, OptionError, Options, Rope, Spectrum, find,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-fn options(json: &str) -> Options {
-    serde_json::from_str(json).expect("options are a JSON object")
+/// The file of a method.
+#[derive(Deserialize)]
+struct Goldens {
+    /// Where the method equals plain RoPE, for a model of 128 dimensions, base 10,000, trained at
+    /// 2,048 tokens.
+    neutral: Vec<Neutral>,
+    cases: Vec<Golden>,
 }
 
-fn goldens_of(method: &dyn FrequencyMethod) -> Vec<&'static Golden> {
-    let goldens: Vec<_> = GOLDENS
-        .iter()
-        .filter(|golden| golden.method == method.name())
-        .collect();
-    assert!(
-        goldens.len() >= 2,
-        "`{}` needs at least two cases in tests/goldens/mod.rs",
-        method.name()
-    );
-    goldens
+#[derive(Deserialize)]
+struct Neutral {
+    options: Options,
+    total: usize,
+    prefill: usize,
+}
+
+/// A spectrum at some indices.
+#[derive(Deserialize)]
+struct Golden {
+    options: Options,
+    dim: usize,
+    base: f64,
+    trained: usize,
+    total: usize,
+    prefill: usize,
+    mscale: f64,
+    /// Index and frequency in radians per position.
+    inv_freq: Vec<(usize, f64)>,
+}
+
+fn goldens(method: &dyn FrequencyMethod) -> Goldens {
+    let name = method.name();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/goldens")
+        .join(format!("{name}.json"));
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("`{name}` needs golden values in {}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn goldens_of(method: &dyn FrequencyMethod) -> Vec<Golden> {
+    let cases = goldens(method).cases;
+    assert!(cases.len() >= 2, "`{}` needs two cases", method.name());
+    cases
 }
 
 /// The model of a golden case.
@@ -37,10 +67,11 @@ fn model(golden: &Golden) -> Rope {
     }
 }
 
-/// Working options and the model they were made for.
+/// Working options and the model of a golden case.
 fn example(method: &dyn FrequencyMethod) -> (Options, Rope) {
-    let golden = goldens_of(method)[0];
-    (options(golden.options), model(golden))
+    let golden = goldens_of(method).swap_remove(0);
+    let rope = model(&golden);
+    (golden.options, rope)
 }
 
 fn whole(n: usize) -> Length {
@@ -71,13 +102,6 @@ fn names_are_unique_and_found() {
     for name in &names {
         assert_eq!(method(name).unwrap().name(), *name);
     }
-    for golden in GOLDENS {
-        assert!(
-            names.contains(golden.method),
-            "golden of `{}`",
-            golden.method
-        );
-    }
     let message = method("NTK").err().unwrap().to_string();
     for name in names {
         assert!(message.contains(name), "{message}");
@@ -104,11 +128,11 @@ fn golden_spectra() {
                 prefill: golden.prefill,
             };
             let spectrum = method
-                .spectrum(&model(golden), length, &options(golden.options))
+                .spectrum(&model(&golden), length, &golden.options)
                 .unwrap();
-            let what = format!("{} {} at {}", golden.method, golden.options, golden.total);
+            let what = format!("{} {:?} at {}", method.name(), golden.options, golden.total);
             assert_close(spectrum.mscale, golden.mscale, &what);
-            for &(i, expected) in golden.inv_freq {
+            for &(i, expected) in &golden.inv_freq {
                 assert_close(
                     spectrum.inv_freq[i],
                     expected,
@@ -123,9 +147,9 @@ fn golden_spectra() {
 fn spectra_are_well_formed_and_repeatable() {
     for &method in METHODS {
         for golden in goldens_of(method) {
-            let (rope, options) = (model(golden), options(golden.options));
+            let (rope, options) = (model(&golden), &golden.options);
             for n in [1, 17, 2047, 2048, 2049, 32768, 1_000_000] {
-                let spectrum = method.spectrum(&rope, whole(n), &options).unwrap();
+                let spectrum = method.spectrum(&rope, whole(n), options).unwrap();
                 assert_eq!(spectrum.inv_freq.len(), rope.dim / 2);
                 assert!(
                     spectrum
@@ -135,7 +159,7 @@ fn spectra_are_well_formed_and_repeatable() {
                 );
                 assert!(spectrum.inv_freq.is_sorted_by(|high, low| high > low));
                 assert!(spectrum.mscale.is_finite() && spectrum.mscale > 0.0);
-                let again = method.spectrum(&rope, whole(n), &options).unwrap();
+                let again = method.spectrum(&rope, whole(n), options).unwrap();
                 assert_eq!(spectrum, again);
             }
         }
@@ -242,46 +266,6 @@ fn impossible_models_and_lengths_are_refused() {
     }
 }
 
-/// Options and a length at which the method's own definition makes it plain RoPE, for a model with `dim` 128 and a
-/// trained length of 2048.
-fn neutral(name: &str) -> Vec<(Value, Length)> {
-    let (far, near) = (whole(32768), whole(2048));
-    let ones = vec![1.0; 64];
-    let twos = vec![2.0; 64];
-    match name {
-        "none" => vec![(json!({}), far)],
-        "linear" | "ntk" | "llama3" => vec![(json!({ "factor": 1 }), far)],
-        "dynamic_ntk" => vec![
-            (json!({}), near),
-            (
-                json!({ "freeze": "prefill" }),
-                Length {
-                    total: 32768,
-                    prefill: 2048,
-                },
-            ),
-        ],
-        "dynamic_ntk_hf" => vec![(json!({}), near), (json!({ "factor": 4 }), near)],
-        "ntk_by_parts" | "yarn" => vec![
-            (json!({ "factor": 1 }), far),
-            (json!({ "factor": 1, "ramp": "paper" }), far),
-            (json!({ "dynamic": true }), near),
-            (json!({ "dynamic": true }), whole(5)),
-        ],
-        "longrope" => vec![
-            (
-                json!({ "short_factor": twos, "long_factor": ones, "factor": 1 }),
-                far,
-            ),
-            (
-                json!({ "short_factor": ones, "long_factor": twos, "factor": 1 }),
-                near,
-            ),
-        ],
-        _ => panic!("say in tests/registry.rs where `{name}` equals plain RoPE"),
-    }
-}
-
 #[test]
 fn methods_are_plain_rope_exactly_where_they_say_so() {
     let rope = Rope {
@@ -290,12 +274,16 @@ fn methods_are_plain_rope_exactly_where_they_say_so() {
         trained: 2048,
     };
     for &method in METHODS {
-        for (options, length) in neutral(method.name()) {
-            let found = method
-                .spectrum(&rope, length, options.as_object().unwrap())
-                .unwrap();
+        for case in goldens(method).neutral {
+            let Neutral {
+                options,
+                total,
+                prefill,
+            } = case;
+            let length = Length { total, prefill };
+            let found = method.spectrum(&rope, length, &options).unwrap();
             let plain = none(&rope, length);
-            let what = format!("`{}` with {options} at {length:?}", method.name());
+            let what = format!("`{}` with {options:?} at {length:?}", method.name());
             assert_close(found.mscale, 1.0, &what);
             for (found, plain) in found.inv_freq.iter().zip(&plain.inv_freq) {
                 assert_close(*found, *plain, &what);
@@ -324,9 +312,9 @@ fn these_leave_the_highest_frequency_alone() {
         let method = method(name).unwrap();
         for golden in goldens_of(method) {
             let spectrum = method
-                .spectrum(&model(golden), whole(32768), &options(golden.options))
+                .spectrum(&model(&golden), whole(32768), &golden.options)
                 .unwrap();
-            assert_eq!(spectrum.inv_freq[0], 1.0, "{name} {}", golden.options);
+            assert_eq!(spectrum.inv_freq[0], 1.0, "{name} {:?}", golden.options);
         }
     }
 }
@@ -340,10 +328,10 @@ fn llama3_is_by_parts_on_the_papers_ramp_from_1_to_4() {
                 base: 5e5,
                 trained,
             };
-            let by_parts = r#"{ "factor": 8, "ramp": "paper", "beta_fast": 4, "beta_slow": 1 }"#;
+            let options = json!({"factor": 8, "ramp": "paper", "beta_fast": 4, "beta_slow": 1});
             let by_parts = method("ntk_by_parts")
                 .unwrap()
-                .spectrum(&rope, whole(32768), &options(by_parts))
+                .spectrum(&rope, whole(32768), options.as_object().unwrap())
                 .unwrap();
             let llama3 = method("llama3")
                 .unwrap()

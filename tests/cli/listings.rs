@@ -1,5 +1,12 @@
 //! `tokenize`, `list` and `devices`.
 
+use longspan::figures::FIGURES;
+use longspan::protocols::PROTOCOLS;
+use longspan::tasks::TASKS;
+use longspan_attention::{PATTERNS, SCALES};
+use longspan_model::FAMILIES;
+use longspan_rope::{METHODS, Variant};
+
 use crate::shared::{succeed, write_vocabulary};
 
 #[test]
@@ -22,16 +29,31 @@ fn tokenize_round_trips() {
 
 #[test]
 fn everything_registered_is_listed() {
-    let dir = tempfile::tempdir().unwrap();
-    let methods = succeed(dir.path(), &["list", "methods"]);
-    for method in longspan_rope::METHODS {
-        let row = format!("\n{:<15} ", method.name());
-        assert!(methods.contains(&row), "{row} in {methods}");
+    fn rows<V: Variant + ?Sized>(variants: &[&V]) -> Vec<String> {
+        let names = variants.iter().map(|variant| variant.name());
+        names.map(|name| format!("\n{name:<15} ")).collect()
     }
-    let tasks = succeed(dir.path(), &["list", "tasks"]);
-    for task in longspan_data::NeedleTask::presets() {
-        let row = format!("name = {:?}\n", task.name);
-        assert!(tasks.contains(&row), "{row} in {tasks}");
+    let dir = tempfile::tempdir().unwrap();
+    let figures = FIGURES.iter().map(|figure| figure.stem());
+    let all = [
+        ("methods", rows(METHODS)),
+        ("patterns", rows(PATTERNS)),
+        ("scales", rows(SCALES)),
+        ("protocols", rows(PROTOCOLS)),
+        ("tasks", rows(TASKS)),
+        ("families", rows(FAMILIES)),
+        (
+            "figures",
+            figures.map(|stem| format!("\n{stem:<15} ")).collect(),
+        ),
+    ];
+    let everything = succeed(dir.path(), &["list"]);
+    for (axis, rows) in all {
+        let list = succeed(dir.path(), &["list", axis]);
+        assert!(everything.contains(&list), "{axis}");
+        for row in rows {
+            assert!(list.contains(&row), "{row} in {list}");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Attention patterns: which keys a query sees, at which positions, and what a cache may drop.
 //!
 //! A pattern is one file that exports `Pattern` and one word in the registry below;
-//! `tests/patterns.rs` then asks for its goldens.
+//! `tests/registry.rs` then asks for its goldens.
 
 use std::ops::Range;
 

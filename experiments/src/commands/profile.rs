@@ -221,7 +221,7 @@ fn reading(model: &Transformer, method: &Method, cache: CacheType, n: usize) -> 
     let start = Instant::now();
     let mut decoder = decoder(model, method, cache, n)?;
     let hidden = decoder.prompt(&ids(n))?;
-    decoder.logits(hidden);
+    decoder.logits(hidden)?;
     Ok(Measured {
         tokens: n,
         seconds: start.elapsed().as_secs_f64(),
@@ -242,7 +242,7 @@ fn generating(
     let start = Instant::now();
     for (i, id) in ids(n).into_iter().enumerate() {
         let hidden = decoder.feed(&[id])?;
-        decoder.logits(hidden);
+        decoder.logits(hidden)?;
         if i % 64 == 63 {
             let rate = (i + 1) as f64 / start.elapsed().as_secs_f64();
             bar.set_message(format!(

@@ -16,9 +16,7 @@ use log::Log;
 
 pub use files::{partial, write_whole};
 pub use nll::{NllFiles, PassLosses};
-pub use record::{
-    PerplexityRecord, Provenance, Record, TaskRecord, Trial, percent, score_text,
-};
+pub use record::{PerplexityRecord, Provenance, Record, TaskRecord, Trial, percent, score_text};
 
 /// Files of a run folder.
 const CONFIG: &str = "config.toml";

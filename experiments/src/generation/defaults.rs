@@ -98,7 +98,8 @@ impl Defaults {
     /// The sampler of the options, and of the file where they say nothing.
     pub fn sampler(&self, options: &Generation) -> Sampler {
         let file = &self.file;
-        let asked = options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some();
+        let asked =
+            options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some();
         let sample = (asked || file.do_sample) && !options.greedy;
         let temperature = options.temperature.or(file.temperature).unwrap_or(1.0);
         let mut sampler = Sampler::greedy().seeded(options.seed);

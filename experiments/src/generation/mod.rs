@@ -121,7 +121,11 @@ impl Generator {
             held.model
         );
         // Any length shows what does not fit; a plan of the trained length may be large.
-        measure::plans(&checkpoint.config.geometry(), &method, Length::whole(CHECKED))?;
+        measure::plans(
+            &checkpoint.config.geometry(),
+            &method,
+            Length::whole(CHECKED),
+        )?;
         let model = open::model(checkpoint, (held.dtype, held.activations), &held.device)?;
         Ok(Generator {
             sampler: defaults.sampler(&options),
@@ -172,7 +176,7 @@ impl Generator {
         let (mut first, mut tokens) = (None, 0);
         while tokens < self.max_new_tokens {
             // A model may have more rows than the vocabulary has tokens.
-            let logits = decoder.logits(hidden);
+            let logits = decoder.logits(hidden)?;
             let logits = &logits[..self.tokenizer.vocab_size()];
             ensure!(
                 logits.iter().all(|x| x.is_finite()),

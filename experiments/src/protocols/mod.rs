@@ -3,7 +3,7 @@
 //!
 //! All of them feed `n` tokens and score at most `n - 1`; none adds a BOS token (the first Qwen has
 //! none). A protocol is one file that exports `Protocol` and one word in the registry below;
-//! `tests/protocols.rs` then asks for its goldens.
+//! `tests/registries.rs` then asks for its goldens.
 
 mod score;
 
