@@ -152,7 +152,7 @@ fn a_window_drops_what_no_layer_sees() {
     for (tested, n) in [(&narrow[0], 2700), (&narrow[1], 2700), (&tested, 4200)] {
         let expected = whole(&model, tested, &ids[..n], n);
         let got = in_pieces(&model, tested, options(n), &ids[..n], &[2500, 1, 800]);
-        assert_close(&got, &expected, 5e-4, &format!("{:?}", tested.window));
+        assert_close(&got, &expected, 5e-4, &format!("{:?}", tested.attention));
     }
     let bytes =
         |method: &Method| Decoder::cache_bytes(model.config(), method, options(9000)).unwrap();
