@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use longspan_rope::Variant;
 use serde_json::Value;
 
 use crate::families::{FAMILIES, QkvNames};
