@@ -20,7 +20,7 @@ use super::probe::Probe;
 use super::state::State;
 use crate::config::overrides::difference;
 use crate::folder::write_whole;
-use crate::tables::markdown::file_name;
+use crate::tables::file_name;
 
 /// Steps between progress messages where no progress bar is shown.
 const MESSAGE_EVERY: u64 = 100;
