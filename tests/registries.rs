@@ -8,7 +8,7 @@ use longspan::figures::FIGURES;
 use longspan::protocols::{
     Average, Budget, PROTOCOLS, PerplexityProtocol, ProtocolName, TokenStream, Window,
 };
-use longspan_rope::{Axis, Options, Variant};
+use longspan_rope::{Axis, Options};
 use serde::Deserialize;
 use serde_json::json;
 
