@@ -1,5 +1,5 @@
-//! Documents that are generated from the code: `docs/config.md` from the doc comments of the config's
-//! types, `docs/axes.md` from the registries. `LONGSPAN_BLESS=1` rewrites them.
+//! Documents that are generated from the code: `docs/config.md` from the doc comments of the
+//! config's types, `docs/axes.md` from the registries. `LONGSPAN_BLESS=1` rewrites them.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -65,8 +65,8 @@ impl Method {
         self
     }
 
-    /// Everything that the method computes: all of it but its name, which is a label. Enters the keys
-    /// of records; the same for the same settings, in whichever form a config gave them.
+    /// Everything that the method computes: all of it but its name, which is a label. Enters the
+    /// keys of records; the same for the same settings, in whichever form a config gave them.
     pub fn settings(&self) -> Value {
         let mut settings = serde_json::to_value(self).expect("a method is plain data");
         if let Value::Object(keys) = &mut settings {

@@ -56,8 +56,8 @@ impl LayerPlan {
 
     /// True if the first tokens of a longer pass under `longer` get exactly what `self` gives them.
     ///
-    /// When it holds in every layer, causality makes the loss of those tokens equal, so one pass over
-    /// the longer sequence yields the shorter one's numbers too.
+    /// When it holds in every layer, causality makes the loss of those tokens equal, so one pass
+    /// over the longer sequence yields the shorter one's numbers too.
     pub fn is_prefix_of(&self, longer: &LayerPlan) -> bool {
         fn starts<T: PartialEq>(long: &[T], short: &[T]) -> bool {
             long.get(..short.len()).is_some_and(|head| head == short)

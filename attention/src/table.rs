@@ -1,7 +1,7 @@
 //! The `[[method]]` table of a config, with its short forms.
 //!
-//! `logn`, `window` and `sinks` are older than the axes that they belong to. A method that can be said
-//! in them is written in them, so that the keys of its records stay what they were.
+//! `logn`, `window` and `sinks` are older than the axes that they belong to. A method that can be
+//! said in them is written in them, so that the keys of its records stay what they were.
 
 use longspan_rope::{Choice, FrequencyMethod, Options, PerLayer};
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,8 @@ pub(crate) struct MethodTable {
     /// Short form of `scale`: `false`, `true`, or `{ length = "position" | "visible" }`.
     logn: Option<LogN>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    /// Short form of `attention`: `SIZE`, or `{ layers = SIZE, alpha = "global" | "per_layer" }`, where
-    /// `SIZE` is the option `size` of `window`.
+    /// Short form of `attention`: `SIZE`, or `{ layers = SIZE, alpha = "global" | "per_layer" }`,
+    /// where `SIZE` is the option `size` of `window`.
     window: Option<Window>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     /// Short form of the option `sinks` of `window`.

@@ -150,9 +150,9 @@ fn execute(command: Command) -> Result<()> {
     }
 }
 
-/// Lets the allocator keep freed memory: a pass frees and takes the same buffers again and again, and
-/// glibc would return them to the system each time; the fresh pages took a quarter of the time of a
-/// small model.
+/// Lets the allocator keep freed memory: a pass frees and takes the same buffers again and again,
+/// and glibc would return them to the system each time; the fresh pages took a quarter of the time
+/// of a small model.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: no other thread runs yet; glibc ignores a value that it does not take.

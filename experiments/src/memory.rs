@@ -15,8 +15,8 @@ use crate::folder::write_whole;
 /// elsewhere peaks on the CPU are 0.
 pub static HEAP: PeakAlloc = PeakAlloc;
 
-/// The limit that was given, or the free memory of the CPU. How much memory a GPU has is not known, so
-/// its passes are not limited then.
+/// The limit that was given, or the free memory of the CPU. How much memory a GPU has is not known,
+/// so its passes are not limited then.
 pub fn limit(given: Option<ByteSize>, device: &Device) -> ByteSize {
     given.unwrap_or_else(|| {
         if longspan_model::device_kind(device) == "cpu" {

@@ -12,7 +12,8 @@ pub const TINY: &str = "builtin:tiny";
 /// The smallest shape with random weights.
 pub const RANDOM: &str = "builtin:random";
 
-/// Opens a model's folder without reading its weights; the built-in ones are written to a temporary folder.
+/// Opens a model's folder without reading its weights; the built-in ones are written to a temporary
+/// folder.
 ///
 /// # Errors
 /// Whatever is wrong with the folder.

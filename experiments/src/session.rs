@@ -1,5 +1,5 @@
-//! A model under a method: passes of one length share a plan, and short windows go through the model
-//! together.
+//! A model under a method: passes of one length share a plan, and short windows go through the
+//! model together.
 
 use std::ops::Range;
 
@@ -44,8 +44,8 @@ pub trait LanguageModel {
     /// The method does not fit the model.
     fn plan(&self, method: &Method, length: Length) -> Result<Self::Plan>;
 
-    /// Negative log likelihood, nats, of tokens `1..n` of each of the sequences concatenated in `ids`,
-    /// all of the plan's length `n`.
+    /// Negative log likelihood, nats, of tokens `1..n` of each of the sequences concatenated in
+    /// `ids`, all of the plan's length `n`.
     ///
     /// # Errors
     /// A token outside the vocabulary; a pass that fails.
@@ -63,8 +63,8 @@ pub trait LanguageModel {
         rows: Range<usize>,
     ) -> Result<Vec<Option<u32>>>;
 
-    /// Greedy generation: up to `most` tokens after a prompt, until `done` is true of those written or
-    /// the logits are not finite. Returns them, and the number of tokens fed.
+    /// Greedy generation: up to `most` tokens after a prompt, until `done` is true of those written
+    /// or the logits are not finite. Returns them, and the number of tokens fed.
     ///
     /// # Errors
     /// As [`nll`](LanguageModel::nll); a method that does not fit the model.
@@ -136,7 +136,8 @@ impl LanguageModel for Transformer {
     }
 }
 
-/// A cache that changes no number: what a method would treat differently at a new length is read again.
+/// A cache that changes no number: what a method would treat differently at a new length is read
+/// again.
 pub fn exact_cache(capacity: usize) -> DecodeOptions {
     DecodeOptions {
         cache: CacheType::F32,
@@ -211,8 +212,8 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         Ok(losses)
     }
 
-    /// [`LanguageModel::most_likely`] of a pass over `ids`, of which the first `prefill` count as the
-    /// first call.
+    /// [`LanguageModel::most_likely`] of a pass over `ids`, of which the first `prefill` count as
+    /// the first call.
     ///
     /// # Errors
     /// As there; a method that does not fit.

@@ -1,4 +1,5 @@
-//! Plain RoPE: `theta_i = b^(-2i/d)`, whatever the length. Source: RoFormer, arXiv 2104.09864, section 3.2.2.
+//! Plain RoPE: `theta_i = b^(-2i/d)`, whatever the length. Source: RoFormer, arXiv 2104.09864,
+//! section 3.2.2.
 
 use serde::Deserialize;
 

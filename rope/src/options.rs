@@ -17,7 +17,8 @@ pub fn parse<T: DeserializeOwned>(
     variant: &(impl Variant + ?Sized),
     options: &Options,
 ) -> Result<T, OptionError> {
-    // A config's `nan` or `inf` arrives as null, which an optional field would take for "not given".
+    // A config's `nan` or `inf` arrives as null, which an optional field would take for "not
+    // given".
     if let Some((key, _)) = options.iter().find(|(_, value)| value.is_null()) {
         return Err(OptionError::Value {
             variant: variant.name(),

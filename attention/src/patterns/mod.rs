@@ -34,7 +34,8 @@ pub trait AttentionPattern: Variant {
         Ok(layer.length)
     }
 
-    /// The keys of a layer that later queries may still see; a cache drops the others. Default: all.
+    /// The keys of a layer that later queries may still see; a cache drops the others. Default:
+    /// all.
     ///
     /// # Errors
     /// As [`bands`](AttentionPattern::bands).

@@ -144,8 +144,8 @@ impl AttentionPattern for Pattern {
         };
         let first = |i: u32| (i as usize + 1).saturating_sub(window) as u32;
         let mut bands = vec![BandKeys::in_place(layer, |i| first(i)..i + 1)];
-        // Sinks are a band of their own, so that a kernel walks over two short ranges of keys and never
-        // over the keys between them.
+        // Sinks are a band of their own, so that a kernel walks over two short ranges of keys and
+        // never over the keys between them.
         if params.sinks > 0 {
             let sinks = params.sinks.min(layer.length.total) as u32;
             bands.push(BandKeys::in_place(layer, |i| 0..sinks.min(first(i))));

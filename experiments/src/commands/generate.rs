@@ -35,8 +35,8 @@ pub struct GenerationArgs {
     /// Type of the cache of keys and values: f32, bf16, f16 or int8
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     kv: CacheType,
-    /// When the method changes the frequencies of tokens already read: read them again (as without a
-    /// cache), or only rotate their keys
+    /// When the method changes the frequencies of tokens already read: read them again (as without
+    /// a cache), or only rotate their keys
     #[arg(long, value_enum, default_value_t = OnChange::Recompute)]
     on_change: OnChange,
     /// Most tokens to generate [default: generation_config.json, or 512]

@@ -70,8 +70,8 @@ impl Stored {
     }
 }
 
-/// Qwen-1.8B on an A100-80G (its model card): type, tokens/s generating 2,048 and 8,192 tokens, GB encoding
-/// 2,048 and generating 8,192 tokens.
+/// Qwen-1.8B on an A100-80G (its model card): type, tokens/s generating 2,048 and 8,192 tokens, GB
+/// encoding 2,048 and generating 8,192 tokens.
 const PUBLISHED: [(&str, [f64; 2], [f64; 2]); 4] = [
     ("FP32", [52.96, 47.35], [8.45, 13.06]),
     ("BF16", [54.09, 54.04], [4.23, 6.48]),

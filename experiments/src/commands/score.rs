@@ -258,8 +258,8 @@ fn score_method(
     Ok(seconds)
 }
 
-/// The target: whole or absent, unless it is a pipe or a link such as /dev/stdout, which must not be
-/// replaced.
+/// The target: whole or absent, unless it is a pipe or a link such as /dev/stdout, which must not
+/// be replaced.
 struct Out {
     target: PathBuf,
     written: PathBuf,

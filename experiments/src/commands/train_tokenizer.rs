@@ -134,7 +134,8 @@ fn learn(documents: Vec<String>, size: usize) -> Result<Learned> {
     Ok(tokenizer)
 }
 
-/// The tokens' bytes by rank: all single bytes, then merges in the order in which they were learned.
+/// The tokens' bytes by rank: all single bytes, then merges in the order in which they were
+/// learned.
 fn ranks(tokenizer: &Learned) -> Result<Vec<Vec<u8>>> {
     let mut ranks: Vec<(u32, String)> = (tokenizer.get_vocab(false).into_iter())
         .map(|(token, id)| (id, token))
@@ -197,7 +198,8 @@ mod tests {
         assert!(ranks.iter().all(|token| digits(token) <= 1));
     }
 
-    /// Our tokenizer merges by the rank of the result, the trainer by the merge it learned: the same ids.
+    /// Our tokenizer merges by the rank of the result, the trainer by the merge it learned: the
+    /// same ids.
     #[test]
     fn the_tokenizer_encodes_as_the_trainer_meant() {
         let texts: Vec<String> = training_articles(1).take(2).map(|a| a.text).collect();

@@ -159,8 +159,8 @@ impl RunConfig {
     }
 }
 
-/// Checks that there are methods, each with a name of its own, and reads the files that their options
-/// name.
+/// Checks that there are methods, each with a name of its own, and reads the files that their
+/// options name.
 ///
 /// # Errors
 /// No method; a name that is empty, blank at its ends, or there twice; a file that cannot be used.

@@ -14,25 +14,26 @@ use crate::protocols::{Budget, PROTOCOLS, PerplexityProtocol, ProtocolName};
 pub struct PerplexityConfig {
     /// Context lengths: tokens fed in one pass.
     pub lengths: Vec<usize>,
-    /// One protocol or a list: names, or tables `{ kind = "sliding", stride = 512 }`; default: `packed`.
+    /// One protocol or a list: names, or tables `{ kind = "sliding", stride = 512 }`; default:
+    /// `packed`.
     #[serde(default)]
     pub protocol: Protocols,
     /// Tokens fed per cell, at most; default: 262144.
     #[serde(default = "max_tokens")]
     pub max_tokens: usize,
-    /// Short form of the option of `packed` and `half`: windows of every length start where those of
-    /// the longest do.
+    /// Short form of the option of `packed` and `half`: windows of every length start where those
+    /// of the longest do.
     #[serde(default)]
     pub nested: bool,
     /// Short form of the option of `sliding`: tokens from one window to the next; default: 256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
-    /// Short form of the option of `last_k`: tokens scored at the end of each window; default: half the
-    /// shortest length, at most 4096.
+    /// Short form of the option of `last_k`: tokens scored at the end of each window; default: half
+    /// the shortest length, at most 4096.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<usize>,
-    /// Short form of the option of `last_k`: windows of each document, each ending `last` tokens before
-    /// the next; default: 1.
+    /// Short form of the option of `last_k`: windows of each document, each ending `last` tokens
+    /// before the next; default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<usize>,
     /// Tokens of the first forward call, from which a method with `freeze = "prefill"` takes its
@@ -175,7 +176,8 @@ impl PerplexityConfig {
         Ok((protocol, options))
     }
 
-    /// Sorts the lengths and writes the options' defaults out, so that a run folder says what was used.
+    /// Sorts the lengths and writes the options' defaults out, so that a run folder says what was
+    /// used.
     ///
     /// # Errors
     /// An option that a protocol refuses.

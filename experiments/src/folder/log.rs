@@ -93,8 +93,8 @@ impl<R: Record> Log<R> {
         mend(file).with_context(|| path.display().to_string())
     }
 
-    /// True if a cell has its record under a method's name: two names with the same settings share a
-    /// key, and each has its row.
+    /// True if a cell has its record under a method's name: two names with the same settings share
+    /// a key, and each has its row.
     pub fn has(&self, key: &str, method: &str) -> bool {
         let mut records = self.records.iter().map(R::provenance);
         records.any(|record| record.key == key && record.method == method)

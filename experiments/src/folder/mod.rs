@@ -50,8 +50,8 @@ impl RunFolder {
     /// Opens or creates a folder for this config, and mends a line that a kill cut short.
     ///
     /// # Errors
-    /// A folder of another config, one that another process writes to, one that cannot be written, or
-    /// damaged records.
+    /// A folder of another config, one that another process writes to, one that cannot be written,
+    /// or damaged records.
     pub fn open(dir: &Path, config: &RunConfig) -> Result<Self> {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("run folder {}: cannot be written", dir.display()))?;

@@ -36,8 +36,8 @@ impl NllFiles {
     }
 
     /// Writes the losses of a pass: `nll` `[windows, n - 1]` (nats, of positions `1..n`),
-    /// `window_start` `[windows]` and `document_start` `[documents]` (offsets in the token stream, from
-    /// which document and position of each loss follow).
+    /// `window_start` `[windows]` and `document_start` `[documents]` (offsets in the token stream,
+    /// from which document and position of each loss follow).
     ///
     /// # Errors
     /// The file cannot be written.

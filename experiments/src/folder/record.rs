@@ -66,8 +66,8 @@ pub struct PerplexityRecord {
     pub average: Average,
     /// Tokens of the first forward call, if it was not the whole window.
     pub prefill: Option<usize>,
-    /// Length of the pass that the losses come from: longer than `length` when one pass served several
-    /// lengths.
+    /// Length of the pass that the losses come from: longer than `length` when one pass served
+    /// several lengths.
     pub pass_length: usize,
     /// Losses of the pass, relative to the run folder.
     pub nll_file: String,
@@ -88,7 +88,8 @@ pub struct PerplexityRecord {
 }
 
 impl PerplexityRecord {
-    /// The perplexity with its standard error; a star marks an error over tokens, which is too small.
+    /// The perplexity with its standard error; a star marks an error over tokens, which is too
+    /// small.
     pub fn number(&self) -> String {
         let Some(perplexity) = self.perplexity else {
             return "not finite".to_owned();
@@ -133,8 +134,8 @@ impl Record for PerplexityRecord {
 /// One line of `needle.jsonl`: the trials of a cell of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// What determines the trials. `length` is the number of tokens fed when the last answer token is
-    /// scored.
+    /// What determines the trials. `length` is the number of tokens fed when the last answer token
+    /// is scored.
     #[serde(flatten)]
     pub provenance: Provenance,
     /// Name of the task.

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::Generation;
 
-/// What a model's folder says of generation. Where it says nothing, generation is greedy, and sampling
-/// draws from the whole vocabulary.
+/// What a model's folder says of generation. Where it says nothing, generation is greedy, and
+/// sampling draws from the whole vocabulary.
 pub struct Defaults {
     file: File,
     /// Form of the prompts of a conversation, if the folder gives it.

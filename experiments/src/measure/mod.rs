@@ -1,7 +1,7 @@
 //! Measuring: from a config to cells, passes and records.
 //!
-//! A [`Measure`] is a kind of measurement: [`perplexity`] and [`tasks`] are the two. [`run`] is the loop
-//! that both share.
+//! A [`Measure`] is a kind of measurement: [`perplexity`] and [`tasks`] are the two. [`run`] is the
+//! loop that both share.
 
 mod check;
 mod keys;

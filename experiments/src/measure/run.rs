@@ -1,5 +1,5 @@
-//! The loop that all measurements share: which cells have no record yet, what fits in memory, progress,
-//! appending.
+//! The loop that all measurements share: which cells have no record yet, what fits in memory,
+//! progress, appending.
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;

@@ -156,8 +156,8 @@ impl Sweep {
     /// Fills the cells that a folder has no record of.
     ///
     /// # Errors
-    /// A model that cannot be read; a pass that fails; a record that cannot be written; a memory limit
-    /// under which every cell is refused.
+    /// A model that cannot be read; a pass that fails; a record that cannot be written; a memory
+    /// limit under which every cell is refused.
     pub fn run(self, folder: &mut RunFolder, options: &Options) -> Result<Results> {
         let (device, progress) = (&options.device, &options.progress);
         let limit = memory::limit(options.memory_limit, device);

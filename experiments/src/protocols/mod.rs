@@ -1,5 +1,5 @@
-//! Perplexity protocols: which windows of the text are fed, which of their tokens are scored, and how
-//! the losses are averaged.
+//! Perplexity protocols: which windows of the text are fed, which of their tokens are scored, and
+//! how the losses are averaged.
 //!
 //! All of them feed `n` tokens and score at most `n - 1`; none adds a BOS token (the first Qwen has
 //! none). A protocol is one file that exports `Protocol` and one word in the registry below;
@@ -119,8 +119,8 @@ impl TokenStream {
         self.document_start[index]..end.copied().unwrap_or(self.ids.len())
     }
 
-    /// The documents of at least the longest length, numbered from 0: as many at every length as the
-    /// budget allows at the longest.
+    /// The documents of at least the longest length, numbered from 0: as many at every length as
+    /// the budget allows at the longest.
     fn long_documents(
         &self,
         budget: &Budget,

@@ -1,10 +1,10 @@
 //! The row `floor (exact)`: what the best possible reader of the same windows would score.
 //!
-//! Of the built-in articles the true negative log likelihood of each piece of text is known, also when only
-//! the text from some byte on is (`longspan_data::Article`). A window's floor is the sum over the pieces
-//! that lie wholly in its scored tokens, given its text from the first fed token on; pieces that reach
-//! over an end of the scored tokens are left out, which makes the floor lower. Averages are those of the
-//! cells.
+//! Of the built-in articles the true negative log likelihood of each piece of text is known, also
+//! when only the text from some byte on is (`longspan_data::Article`). A window's floor is the sum
+//! over the pieces that lie wholly in its scored tokens, given its text from the first fed token
+//! on; pieces that reach over an end of the scored tokens are left out, which makes the floor
+//! lower. Averages are those of the cells.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -125,7 +125,8 @@ impl Text {
         Ok(Self { documents })
     }
 
-    /// Losses of positions `1..length` of a window, nats: each piece's at the token in which it ends.
+    /// Losses of positions `1..length` of a window, nats: each piece's at the token in which it
+    /// ends.
     fn losses(&self, window: &Window, length: usize) -> Vec<f32> {
         let mut losses = vec![0.0; length - 1];
         let scored = window.start + window.scored.start..window.start + window.scored.end;

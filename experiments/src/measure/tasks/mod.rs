@@ -25,7 +25,8 @@ use grid::{GridPoint, Prompts, SPARE};
 
 pub use answer::wilson;
 
-/// Raised when a change of the program changes what is asked or how it is judged for the same prompts.
+/// Raised when a change of the program changes what is asked or how it is judged for the same
+/// prompts.
 const NEEDLE: u32 = 1;
 
 /// All cells of `[needle]`.
