@@ -18,7 +18,7 @@ fn a_folder_of_something_else_is_named_and_kept() {
     let config = dir.path().join("trained/config.toml");
     std::fs::write(&config, "seed = 1\n").unwrap();
     let out = [&RUN[..], &["--out", "trained"]].concat();
-    fail(dir.path(), &out, &["trained", "something else than a run"]);
+    fail(dir.path(), &out, &["trained", "something other than a run"]);
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "seed = 1\n");
     // A config that is run in its own folder keeps its comments.
     let written = std::fs::read_to_string(dir.path().join("run.toml")).unwrap() + "# why\n";
