@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::table::MethodTable;
-use crate::{AttentionPattern, Band, Kept, Layer, LayerPlan, Model, Plans, QueryScale};
+use crate::{AttentionPattern, Band, BandKeys, Kept, Layer, LayerPlan, Model, Plans, QueryScale};
 
 /// One row of a table of results: a name, and what it switches on. `[[method]]` in a config:
 ///
@@ -159,14 +159,14 @@ fn layer_plan(
         .map(|row| bands.iter().map(|band| band.keys[row].len()).sum())
         .collect();
     let query_scale = (scale.factors(layer, &seen, scale_options)).map_err(PlanError::Scale)?;
-    let bands = bands.into_iter().map(|band| Band {
+    let with_spectrum = |band: BandKeys| Band {
         keys: band.keys,
         q_position: band.q_position,
         k_position: band.k_position,
         spectrum: spectrum.clone(),
-    });
+    };
     Ok(LayerPlan {
-        bands: bands.collect(),
+        bands: bands.into_iter().map(with_spectrum).collect(),
         query_scale,
     })
 }

@@ -88,8 +88,7 @@ impl DeviceName {
         let devices = devices.expect("a name is parsed only if there is code for it")();
         let count = devices.len();
         ensure!(count > 0, "device {name}: no such device on this machine");
-        let mut devices = devices.into_iter();
-        devices.nth(self.index).with_context(|| {
+        devices.into_iter().nth(self.index).with_context(|| {
             let index = self.index;
             format!("device {name}:{index}: there are {count}, counted from 0")
         })

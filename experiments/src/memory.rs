@@ -154,17 +154,17 @@ pub fn read(dir: &Path) -> Result<Vec<Refused>> {
 
 /// Lines under a table, one for each refusal.
 pub fn note(refused: &[Refused], what: &str) -> String {
-    let refused = refused.iter().filter(|refused| refused.what == what);
-    let lines = refused.map(|refused| {
+    let line = |pass: &Refused| {
         format!(
             "- refused: {} at {} tokens needs about {}, the limit was {}\n",
-            refused.method,
-            refused.length,
-            ByteSize(refused.needed_bytes),
-            ByteSize(refused.limit_bytes)
+            pass.method,
+            pass.length,
+            ByteSize(pass.needed_bytes),
+            ByteSize(pass.limit_bytes)
         )
-    });
-    let lines: String = lines.collect();
+    };
+    let of_what = refused.iter().filter(|pass| pass.what == what);
+    let lines: String = of_what.map(line).collect();
     if lines.is_empty() {
         lines
     } else {

@@ -221,14 +221,14 @@ fn score_method(
 ) -> Result<f64> {
     let mut seconds = 0.0;
     let name = &session.method().name;
-    let mut inputs = inputs.iter()?.enumerate().peekable();
-    while let Some((doc, input)) = inputs.next() {
+    let mut numbered = inputs.iter()?.enumerate().peekable();
+    while let Some((doc, input)) = numbered.next() {
         let mut alike = vec![input?];
         let n = alike[0].1.len();
         // Consecutive inputs of one length go through the model together, and share a plan.
         let same = |(_, input): &(usize, Input)| matches!(input, Ok((_, ids)) if ids.len() == n);
         while alike.len() < sequences_together(n)
-            && let Some((_, input)) = inputs.next_if(same)
+            && let Some((_, input)) = numbered.next_if(same)
         {
             alike.push(input?);
         }

@@ -146,8 +146,7 @@ pub fn template(name: &str) -> anyhow::Result<Template> {
     let templates: Vec<Template> = TASKS.iter().filter_map(|task| task.template()).collect();
     let names: Vec<&str> = templates.iter().map(|t| t.name.as_str()).collect();
     let names = names.join(", ");
-    let mut templates = templates.into_iter();
-    templates
+    (templates.into_iter())
         .find(|template| template.name == name)
         .with_context(|| format!("no needle task {name:?}; there are {names}"))
 }

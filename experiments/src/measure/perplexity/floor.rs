@@ -62,7 +62,7 @@ pub(super) fn floors(
     }
     let text = Text::new(tokenizer, stream)?;
     // Windows are the same under every method.
-    let cells = cells.iter().filter(|cell| cell.method == 0);
+    let of_first_method = cells.iter().filter(|cell| cell.method == 0);
     let floor = |cell: &Cell| {
         let windows = cell.windows.iter();
         let nll: Vec<Vec<f32>> = windows
@@ -79,7 +79,7 @@ pub(super) fn floors(
             scored: mean.scored,
         }
     };
-    Ok(cells.map(floor).collect())
+    Ok(of_first_method.map(floor).collect())
 }
 
 /// The articles of a stream, with the places of tokens in their texts.
