@@ -184,14 +184,17 @@ impl PerplexityConfig {
     pub(super) fn complete(&mut self) -> Result<()> {
         self.lengths.sort_unstable();
         let budget = self.budget();
+        let short_forms = self.short_forms();
         let mut completed = Vec::new();
         for (protocol, options) in self.chosen()? {
-            let options = protocol.complete(&budget, &options);
-            completed.push(options.with_context(|| "perplexity".to_owned())?);
+            completed.push(protocol.complete(&budget, &options).context("perplexity")?);
         }
-        for (entry, options) in self.protocol.entries_mut().iter_mut().zip(completed) {
+        for (entry, mut options) in self.protocol.entries_mut().iter_mut().zip(completed) {
             match entry {
                 ProtocolEntry::Table(choice) => {
+                    // An option given in its short form stays there: in both places, the written
+                    // config would be refused when it is read again.
+                    options.retain(|key, _| short_forms.iter().all(|(short, _)| short != key));
                     *choice = Choice::named(&choice.kind().to_owned(), options);
                 }
                 ProtocolEntry::Name(_) => {
@@ -273,5 +276,33 @@ impl PerplexityConfig {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run folder holds the completed config, which is read and completed again for a report.
+    #[test]
+    fn a_completed_config_can_be_completed_again() {
+        for protocol in [
+            "protocol = [{ kind = \"half\" }, \"packed\"]\nnested = true",
+            "protocol = { kind = \"sliding\" }\nstride = 16",
+            "protocol = [{ kind = \"last_k\" }, \"sliding\"]\nlast = 8",
+            "protocol = [\"last_k\", { kind = \"sliding\", stride = 16 }]",
+        ] {
+            let mut config: PerplexityConfig =
+                toml::from_str(&format!("lengths = [64, 32]\n{protocol}")).unwrap();
+            config.check(&[]).unwrap();
+            config.complete().unwrap();
+            let options = config.chosen().unwrap();
+            let written = toml::Table::try_from(&config).unwrap();
+            let mut again: PerplexityConfig = written.try_into().unwrap();
+            again.check(&[]).unwrap();
+            again.complete().unwrap();
+            assert_eq!(again, config);
+            assert_eq!(again.chosen().unwrap(), options);
+        }
     }
 }
