@@ -185,8 +185,17 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         Ok(&self.plan.insert((length, plan)).1)
     }
 
-    /// Losses of positions `1..n` of windows of `n = length.total` tokens, nats; none where `n` is
-    /// below 2. `fed` is told the number of windows after each call of the model.
+    /// Plans passes of a length, so that the first of them takes no longer than the others.
+    ///
+    /// # Errors
+    /// The method does not fit the model.
+    pub fn prepare(&mut self, length: Length) -> Result<()> {
+        self.plan(length)?;
+        Ok(())
+    }
+
+    /// Losses of positions `1..n` of windows of `n = length.total` tokens, nats; empty for `n`
+    /// below 2. Calls `advance` after each call of the model with its number of windows.
     ///
     /// # Errors
     /// A token outside the vocabulary; a method that does not fit; a pass that fails.
@@ -194,7 +203,7 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         &mut self,
         windows: &[&[u32]],
         length: Length,
-        mut fed: impl FnMut(usize),
+        mut advance: impl FnMut(usize),
     ) -> Result<Vec<Vec<f32>>> {
         let n = length.total;
         let mut losses = Vec::with_capacity(windows.len());
@@ -207,7 +216,7 @@ impl<'a, M: LanguageModel> Session<'a, M> {
             let nll = model.nll(&ids, self.plan(length)?)?;
             losses.extend(nll.chunks(n - 1).map(<[f32]>::to_vec));
             self.fed += ids.len();
-            fed(together.len());
+            advance(together.len());
         }
         Ok(losses)
     }

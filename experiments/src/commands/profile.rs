@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", required_unless_present = "shape")]
     model: Option<String>,
     /// Random weights of a published size instead: qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
-    #[arg(long, value_parser = random_checkpoint::shape, conflicts_with = "model")]
+    #[arg(long, value_parser = random_checkpoint::shape, conflicts_with_all = ["model", "dtype"])]
     shape: Option<Architecture>,
     /// Type of the random weights of --shape [default: bf16]
     #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "model")]

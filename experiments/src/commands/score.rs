@@ -233,6 +233,9 @@ fn score_method(
             alike.push(input?);
         }
         let windows: Vec<&[u32]> = alike.iter().map(|(_, ids)| ids.as_slice()).collect();
+        if n >= 2 {
+            session.prepare(args.length(n))?;
+        }
         let start = Instant::now();
         let losses = session.losses(&windows, args.length(n), |_| ())?;
         seconds += start.elapsed().as_secs_f64();

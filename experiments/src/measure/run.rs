@@ -95,6 +95,11 @@ impl<R: Record> Output<'_, R> {
         self.log.append(record)
     }
 
+    /// Shows what is being computed next to the progress bar.
+    pub fn show(&self, message: String) {
+        self.progress.set_message(message);
+    }
+
     /// Counts sequences of a pass as done.
     pub fn advance(&self, sequences: usize, cost: PassCost) {
         self.progress.inc(work(sequences, cost));

@@ -78,11 +78,13 @@ pub struct Planned {
 }
 
 impl Sweep {
-    /// Opens everything that a config names.
+    /// Checks a config and opens the files that it names.
     ///
     /// # Errors
-    /// Whatever is wrong with the config, the model's folder, the vocabulary or the text.
-    pub fn open(config: RunConfig) -> Result<Self> {
+    /// [`RunConfig::check`] fails; the model's folder, the vocabulary or the text is unusable; a
+    /// method does not fit the model.
+    pub fn open(mut config: RunConfig) -> Result<Self> {
+        config.check()?;
         let mut checkpoint = open::checkpoint(&config.model.path)?;
         if let Some(trained) = config.model.trained {
             checkpoint.set_trained(trained);

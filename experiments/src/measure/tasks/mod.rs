@@ -253,9 +253,12 @@ impl Measure for Tasks {
         let trials = todo.pass.sequences / todo.pass.cells.len();
         for &index in &todo.missing {
             let cell = &self.cells[index];
+            let task = self.prompts.name(&self.grid[cell.point]);
+            let method = &session.method().name;
+            output.show(format!("{method}, {} tokens, {task}", todo.pass.length));
             let record = self
                 .ask(session, cell, &todo.keys[index])
-                .with_context(|| format!("task {}", self.prompts.name(&self.grid[cell.point])))?;
+                .with_context(|| format!("task {task}"))?;
             output.advance(trials, todo.pass.cost);
             output.record(record)?;
         }
