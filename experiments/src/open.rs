@@ -12,6 +12,26 @@ pub const TINY: &str = "builtin:tiny";
 /// The smallest shape with random weights.
 pub const RANDOM: &str = "builtin:random";
 
+/// The vocabulary of a model cannot be told from its folder.
+#[derive(Debug, thiserror::Error)]
+pub enum VocabularyError {
+    /// No vocabulary file.
+    #[error("{folder}: no .tiktoken file; put qwen.tiktoken there, or name a vocabulary file")]
+    Missing {
+        /// The folder.
+        folder: String,
+    },
+
+    /// Several vocabulary files.
+    #[error("{} and {}: two vocabularies; name one of them", first.display(), second.display())]
+    Several {
+        /// One file.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
+}
+
 /// Opens a model's folder without reading its weights; the built-in ones are written to a temporary
 /// folder.
 ///
@@ -102,11 +122,13 @@ pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     found.sort();
     match found.as_slice() {
         [file] => Ok(Tokenizer::from_file(file)?),
-        [] => bail!("{model}: no .tiktoken file; put qwen.tiktoken there, or name one (tokenizer)"),
-        [a, b, ..] => bail!(
-            "{} and {}: two vocabularies; name one (tokenizer)",
-            a.display(),
-            b.display()
-        ),
+        [] => {
+            let folder = model.to_owned();
+            Err(VocabularyError::Missing { folder }.into())
+        }
+        [first, second, ..] => {
+            let (first, second) = (first.clone(), second.clone());
+            Err(VocabularyError::Several { first, second }.into())
+        }
     }
 }

@@ -39,8 +39,7 @@ pub fn run(args: Args) -> Result<()> {
     });
     let sweep = Sweep::open(config).with_context(|| path.display().to_string())?;
     let config = sweep.config().clone();
-    let mut folder =
-        RunFolder::open(&out, &config).with_context(|| format!("--out {}", out.display()))?;
+    let mut folder = RunFolder::open(&out, &config)?;
     let results = sweep.run(&mut folder, &options)?;
     let text = report::write(&out, &config, &results.perplexity, &results.tasks)?;
     print(&format!("{text}\nwritten to {}\n", out.display()))

@@ -1,5 +1,6 @@
 //! The run folder: config, records, per-token losses. No reader ever sees half of a file.
 
+mod error;
 mod files;
 pub mod log;
 mod nll;
@@ -8,12 +9,13 @@ mod record;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::config::RunConfig;
 use crate::config::overrides::difference;
 use log::Log;
 
+pub use error::FolderError;
 pub use files::{partial, write_whole};
 pub use nll::{NllFiles, PassLosses};
 pub use record::{PerplexityRecord, Provenance, Record, TaskRecord, Trial, percent, score_text};
@@ -97,10 +99,10 @@ fn lock(dir: &Path, path: &Path) -> Result<File> {
     let file = log::open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "{}: another longspan is writing to this run folder; wait for it, or use another folder",
-            dir.display()
-        ),
+        Err(TryLockError::WouldBlock) => {
+            let dir = dir.to_owned();
+            Err(FolderError::Locked { dir }.into())
+        }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }
@@ -118,20 +120,13 @@ fn claim(dir: &Path, config: &RunConfig, taken: bool) -> Result<()> {
         found.remove("published");
         measured.remove("published");
         if let Some(difference) = difference("", &found.into(), &measured.into()) {
-            bail!(
-                "run folder {} belongs to another config: {difference}; use another folder, or delete \
-                 this one",
-                dir.display()
-            );
+            let dir = dir.to_owned();
+            return Err(FolderError::OtherConfig { dir, difference }.into());
         }
     }
     if path.exists() && !taken {
-        let found = RunConfig::load(&path, &[]).with_context(|| {
-            format!(
-                "{}: holds something other than a run; use another folder",
-                dir.display()
-            )
-        })?;
+        let dir = dir.to_owned();
+        let found = RunConfig::load(&path, &[]).context(FolderError::NotARun { dir })?;
         // A config that was written by hand, and is the one asked for, stays as it is.
         if found == *config {
             return Ok(());

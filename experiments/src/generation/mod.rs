@@ -61,6 +61,19 @@ pub struct Held<'a> {
     pub device: Device,
 }
 
+/// Keys and values need more memory than is free.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "keys and values of {tokens} tokens take {needed} in {cache}, {limit} is free; give fewer tokens \
+     or a narrower type of cache"
+)]
+pub struct CacheTooLarge {
+    tokens: usize,
+    cache: &'static str,
+    needed: ByteSize,
+    limit: ByteSize,
+}
+
 /// A decoder whose cache fits in the memory that is free.
 ///
 /// # Errors
@@ -72,13 +85,15 @@ pub fn decoder<'a>(
 ) -> Result<Decoder<'a>> {
     let needed = ByteSize(Decoder::cache_bytes(model.config(), method, options)?);
     let limit = memory::limit(None, &model.device());
-    ensure!(
-        needed <= limit,
-        "keys and values of {} tokens take {needed} in {}, {limit} is free; give fewer tokens or a narrower \
-         type of cache",
-        options.capacity,
-        options.cache.name()
-    );
+    if needed > limit {
+        let error = CacheTooLarge {
+            tokens: options.capacity,
+            cache: options.cache.name(),
+            needed,
+            limit,
+        };
+        return Err(error.into());
+    }
     Ok(Decoder::new(model, method, options)?)
 }
 

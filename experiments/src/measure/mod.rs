@@ -14,4 +14,4 @@ mod tests;
 
 pub use check::{check_ids, plans};
 pub use run::{Measure, Output, Pass, Todo, run};
-pub use sweep::{Options, Planned, Results, Sweep};
+pub use sweep::{AllRefused, Options, Planned, Results, Sweep};

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::Device;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
@@ -59,6 +59,13 @@ pub struct Results {
     pub tasks: Vec<TaskRecord>,
     /// Passes that were refused.
     pub refused: Vec<Refused>,
+}
+
+/// No cell of a run fits in memory.
+#[derive(Debug, thiserror::Error)]
+#[error("every cell was refused: none fits in the memory limit of {limit}")]
+pub struct AllRefused {
+    limit: ByteSize,
 }
 
 /// Passes of one method at one length, before they run.
@@ -202,7 +209,7 @@ impl Sweep {
             refused: memory.refused,
         };
         if results.perplexity.is_empty() && results.tasks.is_empty() {
-            bail!("every cell was refused: none fits in the memory limit of {limit}");
+            return Err(AllRefused { limit }.into());
         }
         Ok(results)
     }
