@@ -1,13 +1,13 @@
-//! Why a run folder is refused.
+//! Why a run folder or the folder of a training is refused.
 
 use std::path::PathBuf;
 
-/// A folder that cannot take the records of a run; another one can.
+/// A folder that cannot take the results of a run or of a training; another one can.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// Another process holds the lock.
     #[error(
-        "{}: another longspan is writing to this run folder; wait for it, or use another folder",
+        "{}: another longspan is writing to this folder; wait for it, or use another folder",
         dir.display()
     )]
     Locked {
@@ -15,10 +15,9 @@ pub enum FolderError {
         dir: PathBuf,
     },
 
-    /// It holds records of another config.
+    /// It holds the results of another config.
     #[error(
-        "run folder {} belongs to another config: {difference}; use another folder, or delete this \
-         one",
+        "folder {} belongs to another config: {difference}; use another folder, or delete this one",
         dir.display()
     )]
     OtherConfig {
@@ -33,5 +32,12 @@ pub enum FolderError {
     NotARun {
         /// The folder.
         dir: PathBuf,
+    },
+
+    /// A training cannot continue in it.
+    #[error("{problem}")]
+    Training {
+        /// The folder, what is wrong with it, and what to do.
+        problem: String,
     },
 }
