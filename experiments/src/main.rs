@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use peak_alloc::PeakAlloc;
+use longspan::memory::PeakAlloc;
 
 #[cfg(feature = "train-tokenizer")]
 use commands::train_tokenizer;
@@ -20,7 +20,7 @@ use commands::{
 
 /// Counts what is allocated, for the peak in each record.
 #[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// What happens to a RoPE language model past its trained length, and which method helps.
 #[derive(Parser)]

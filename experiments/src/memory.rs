@@ -5,15 +5,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use bytesize::ByteSize;
-use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::folder::write_whole;
 
-/// Counts what is allocated. It sees the heap only where the program makes it the global allocator;
-/// elsewhere peaks on the CPU are 0.
-pub static HEAP: PeakAlloc = PeakAlloc;
+/// The allocator that counts the heap. A program that wants peaks of the CPU's memory makes it its
+/// `#[global_allocator]`; in others they are 0.
+pub use peak_alloc::PeakAlloc;
+
+/// Its counters, which are those of the process.
+const HEAP: PeakAlloc = PeakAlloc;
 
 /// The limit that was given, or the free memory of the CPU. How much memory a GPU has is not known,
 /// so its passes are not limited then.

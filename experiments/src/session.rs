@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use longspan_attention::{Method, Model};
+use longspan_attention::Method;
 use longspan_model::{
     CacheType, DecodeOptions, Decoder, PassPlan, Stale, Transformer, sequences_together,
 };
@@ -31,9 +31,6 @@ pub trait LanguageModel {
 
     /// What identifies the model in records.
     fn identity(&self) -> Identity;
-
-    /// What plans need to know of it.
-    fn geometry(&self) -> Model;
 
     /// Where it computes.
     fn device(&self) -> Device;
@@ -68,7 +65,7 @@ pub trait LanguageModel {
     ///
     /// # Errors
     /// As [`nll`](LanguageModel::nll); a method that does not fit the model.
-    fn write_on(
+    fn generate(
         &self,
         method: &Method,
         prompt: &[u32],
@@ -87,10 +84,6 @@ impl LanguageModel for Transformer {
             device: self.device_kind().to_owned(),
             trained: self.config().trained,
         }
-    }
-
-    fn geometry(&self) -> Model {
-        self.config().geometry()
     }
 
     fn device(&self) -> Device {
@@ -114,7 +107,7 @@ impl LanguageModel for Transformer {
         Ok(self.most_likely(ids, plan, rows)?)
     }
 
-    fn write_on(
+    fn generate(
         &self,
         method: &Method,
         prompt: &[u32],
@@ -242,17 +235,17 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         Ok(tokens)
     }
 
-    /// [`LanguageModel::write_on`].
+    /// [`LanguageModel::generate`].
     ///
     /// # Errors
     /// As there.
-    pub fn write_on(
+    pub fn generate(
         &mut self,
         prompt: &[u32],
         most: usize,
         done: &mut dyn FnMut(&[u32]) -> bool,
     ) -> Result<Vec<u32>> {
-        let (written, fed) = self.model.write_on(self.method, prompt, most, done)?;
+        let (written, fed) = self.model.generate(self.method, prompt, most, done)?;
         self.fed += fed;
         Ok(written)
     }

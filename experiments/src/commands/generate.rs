@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use longspan::config;
-use longspan::generation::{Generation, Generator, Held};
+use longspan::generation::{Generation, Generator, ModelSource};
 use longspan_model::{CacheType, Stale};
 
 use super::args::{MethodArgs, ModelArgs};
@@ -112,7 +112,7 @@ pub fn open(
     method: &MethodArgs,
     generation: &GenerationArgs,
 ) -> Result<Generator> {
-    let held = Held {
+    let source = ModelSource {
         model: &model.model,
         tokenizer: model.tokenizer.as_deref(),
         dtype: model.held.dtype,
@@ -120,7 +120,7 @@ pub fn open(
         device: model.held.device.device.open()?,
     };
     let method = config::method(&method.set)?;
-    Generator::open(&held, method, generation.options())
+    Generator::open(&source, method, generation.options())
 }
 
 /// Prints the continuation of a prompt.

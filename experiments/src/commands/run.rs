@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use longspan::config::RunConfig;
 use longspan::folder::RunFolder;
-use longspan::measure::{Options, Sweep};
+use longspan::measure::{RunOptions, Sweep};
 use longspan::report;
 
 use super::args::{ConfigArgs, DeviceArgs, MemoryArgs};
@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs a config, continuing where a former run of it stopped.
 pub fn run(args: Args) -> Result<()> {
     let path = &args.config.config;
-    let options = Options {
+    let options = RunOptions {
         device: args.device.device.open()?,
         memory_limit: args.memory.memory_limit,
         progress: progress_bar(),

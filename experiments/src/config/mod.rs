@@ -1,7 +1,7 @@
 //! The run config: TOML file, then overrides, then checks.
 
 mod needle;
-pub mod overrides;
+pub(crate) mod overrides;
 mod perplexity;
 mod published;
 
@@ -13,7 +13,7 @@ use longspan_model::WeightType;
 use serde::{Deserialize, Serialize};
 
 pub use needle::{Depth, Depths, NamedTask, NeedleConfig, Scorers, TaskEntry};
-pub use overrides::read;
+pub(crate) use overrides::read;
 pub use perplexity::{PerplexityConfig, ProtocolEntry, Protocols};
 pub use published::{Published, note};
 

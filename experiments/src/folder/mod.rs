@@ -18,7 +18,8 @@ use log::Log;
 pub use error::FolderError;
 pub use files::{partial, write_whole};
 pub use nll::{NllFiles, PassLosses};
-pub use record::{PerplexityRecord, Provenance, Record, TaskRecord, Trial, percent, score_text};
+pub use record::{PerplexityRecord, Provenance, Record, TaskRecord, Trial};
+pub(crate) use record::{percent, score_text};
 
 /// Files of a run folder.
 const CONFIG: &str = "config.toml";

@@ -48,7 +48,7 @@ pub struct Generation {
 }
 
 /// Which model generates, and how it is held.
-pub struct Held<'a> {
+pub struct ModelSource<'a> {
     /// Hugging Face folder, or a built-in model.
     pub model: &'a str,
     /// Vocabulary file; `None`: the one in the folder.
@@ -120,20 +120,20 @@ impl Generator {
     ///
     /// # Errors
     /// Whatever is wrong with the folder, the vocabulary, the method or the options.
-    pub fn open(held: &Held, method: Method, options: Generation) -> Result<Self> {
-        let tokenizer = open::tokenizer(held.model, held.tokenizer)?;
-        let defaults = Defaults::of(held.model)?;
+    pub fn open(source: &ModelSource, method: Method, options: Generation) -> Result<Self> {
+        let tokenizer = open::tokenizer(source.model, source.tokenizer)?;
+        let defaults = Defaults::of(source.model)?;
         ensure!(
             options.stops.iter().all(|stop| !stop.is_empty()),
             "a stop word is empty; give the text that ends an answer"
         );
-        let checkpoint = open::checkpoint(held.model)?;
+        let checkpoint = open::checkpoint(source.model)?;
         let vocabulary = checkpoint.config.vocab_size;
         ensure!(
             tokenizer.vocab_size() <= vocabulary,
             "the vocabulary has {} tokens, {} has rows for {vocabulary}; give the model's own",
             tokenizer.vocab_size(),
-            held.model
+            source.model
         );
         // Any length shows what does not fit; a plan of the trained length may be large.
         measure::plans(
@@ -141,7 +141,11 @@ impl Generator {
             &method,
             Length::whole(CHECKED),
         )?;
-        let model = open::model(checkpoint, (held.dtype, held.activations), &held.device)?;
+        let model = open::model(
+            checkpoint,
+            (source.dtype, source.activations),
+            &source.device,
+        )?;
         Ok(Generator {
             sampler: defaults.sampler(&options),
             max_new_tokens: options.max_new_tokens.unwrap_or(defaults.max_new_tokens),

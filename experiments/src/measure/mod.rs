@@ -12,6 +12,7 @@ pub mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub use check::{check_ids, plans};
+pub(crate) use check::check_ids;
+pub use check::plans;
 pub use run::{Measure, Output, Pass, Todo, run};
-pub use sweep::{AllRefused, Options, Planned, Results, Sweep};
+pub use sweep::{AllRefused, Planned, Results, RunOptions, Sweep};

@@ -31,7 +31,7 @@ pub struct Sweep {
 }
 
 /// How a sweep runs.
-pub struct Options {
+pub struct RunOptions {
     /// Where to compute.
     pub device: Device,
     /// Passes that need more are refused; default: the memory that is free, on a GPU none.
@@ -40,9 +40,9 @@ pub struct Options {
     pub progress: ProgressBar,
 }
 
-impl Default for Options {
+impl Default for RunOptions {
     fn default() -> Self {
-        Options {
+        RunOptions {
             device: Device::flex(),
             memory_limit: None,
             progress: ProgressBar::hidden(),
@@ -159,7 +159,7 @@ impl Sweep {
     /// # Errors
     /// As [`run`](Sweep::run).
     pub fn measure(self) -> Result<Results> {
-        self.run(&mut RunFolder::in_memory(), &Options::default())
+        self.run(&mut RunFolder::in_memory(), &RunOptions::default())
     }
 
     /// Fills the cells that a folder has no record of.
@@ -167,7 +167,7 @@ impl Sweep {
     /// # Errors
     /// A model that cannot be read; a pass that fails; a record that cannot be written; a memory
     /// limit under which every cell is refused.
-    pub fn run(self, folder: &mut RunFolder, options: &Options) -> Result<Results> {
+    pub fn run(self, folder: &mut RunFolder, options: &RunOptions) -> Result<Results> {
         let (device, progress) = (&options.device, &options.progress);
         let limit = memory::limit(options.memory_limit, device);
         let mut memory = Memory::new(limit, self.weight_bytes()?);

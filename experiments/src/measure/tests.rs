@@ -8,7 +8,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
-use longspan_attention::{Method, Model};
+use longspan_attention::Method;
 use longspan_data::{BUILTIN_ARTICLES, Tokenizer};
 use longspan_model::Architecture;
 use longspan_rope::Length;
@@ -39,10 +39,6 @@ impl LanguageModel for Mock {
         }
     }
 
-    fn geometry(&self) -> Model {
-        self.architecture.geometry()
-    }
-
     fn device(&self) -> Device {
         Device::flex()
     }
@@ -61,7 +57,7 @@ impl LanguageModel for Mock {
         unreachable!("perplexity asks for losses")
     }
 
-    fn write_on(
+    fn generate(
         &self,
         _: &Method,
         _: &[u32],

@@ -32,7 +32,7 @@ pub fn generate<M: LanguageModel>(
     done: &mut dyn FnMut(&[u32]) -> bool,
 ) -> Result<Vec<u32>> {
     let most = prompt.answer.iter().map(Vec::len).sum::<usize>() + spare;
-    session.write_on(&prompt.ids, most, done)
+    session.generate(&prompt.ids, most, done)
 }
 
 /// True for each part of the expected answer all of whose tokens are the most likely ones.
