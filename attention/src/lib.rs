@@ -1,4 +1,4 @@
-//! What a query sees, at which relative position, and how strongly: the attention **plan**.
+//! The attention **plan**: which keys a query sees, at which relative positions, how strongly.
 //!
 //! A [`Method`] (a `[[method]]` table of a config) chooses a frequency method, an attention pattern
 //! and a query scale. It is a pure function of the model's geometry, the length of the pass and the

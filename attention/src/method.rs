@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::table::MethodTable;
 use crate::{AttentionPattern, Band, BandKeys, Kept, Layer, LayerPlan, Model, Plans, QueryScale};
 
-/// One row of a table of results: a name, and what it switches on. `[[method]]` in a config:
+/// A frequency method, an attention pattern and a query scale under one name: a row in tables of
+/// results, a `[[method]]` in a config:
 ///
 /// ```toml
 /// [[method]]
@@ -119,7 +120,7 @@ impl Method {
         (0..model.layers).map(plan).collect()
     }
 
-    /// What a cache must keep in each layer, first layer first.
+    /// The keys that a cache must keep in each layer, first layer first.
     ///
     /// # Errors
     /// As [`Method::plan`].

@@ -22,7 +22,7 @@ pub struct Band {
     pub spectrum: Spectrum,
 }
 
-/// What one layer's attention does with a sequence, or with some consecutive queries of one.
+/// The attention of one layer over a sequence, or of some consecutive queries of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerPlan {
     /// Disjoint bands of keys.
@@ -72,7 +72,7 @@ impl LayerPlan {
             })
     }
 
-    /// Keys that all queries see together.
+    /// Number of keys seen, summed over all queries.
     pub fn seen(&self) -> u64 {
         let keys = self.bands.iter().flat_map(|band| &band.keys);
         keys.map(|keys| u64::from(keys.end - keys.start)).sum()

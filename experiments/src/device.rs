@@ -45,7 +45,7 @@ const KINDS: [Kind; 5] = [
 /// A device that this build supports, by name.
 #[derive(Clone, Copy)]
 pub struct DeviceName {
-    /// Of [`KINDS`].
+    /// Index into [`KINDS`].
     kind: usize,
     index: usize,
 }
@@ -95,7 +95,7 @@ impl DeviceName {
     }
 }
 
-/// Every device, one a line, and the cargo feature that each other kind needs.
+/// The devices, one a line, and for the kinds not in this build the cargo feature to build with.
 pub fn list() -> String {
     let mut out = String::new();
     for Kind { name, devices } in KINDS {

@@ -204,7 +204,7 @@ impl log::Log for Terminal {
     fn flush(&self) {}
 }
 
-/// A line on standard error; the work continues if nobody reads it.
+/// Writes a line to standard error; a closed pipe is not an error.
 fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -36,7 +36,7 @@ pub enum VocabularyError {
 /// folder.
 ///
 /// # Errors
-/// Whatever is wrong with the folder.
+/// No such folder, or one that is not a checkpoint.
 pub fn checkpoint(path: &str) -> Result<Checkpoint> {
     if path.starts_with("builtin:") {
         // The files stay mapped after the folder is gone.
@@ -100,7 +100,7 @@ pub fn model(
 /// The vocabulary of a model: the file named, or the one `.tiktoken` file in its folder.
 ///
 /// # Errors
-/// No file, several, or a broken one.
+/// No vocabulary file, several ([`VocabularyError`]), or a damaged one.
 pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     if let Some(file) = file {
         return Ok(Tokenizer::from_file(file)?);

@@ -11,7 +11,7 @@ use longspan_model::{
 };
 use longspan_rope::Length;
 
-/// What a number depends on that comes from the model.
+/// The properties of a model on which its numbers depend; part of the keys of records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// Digest of configuration and weights.
@@ -24,15 +24,15 @@ pub struct Identity {
     pub trained: usize,
 }
 
-/// What a measurement asks of a model. [`Transformer`] is one; tests have others.
+/// A language model as measurements use it. [`Transformer`] implements it; so can a mock.
 pub trait LanguageModel {
     /// A method prepared for passes of one length.
     type Plan;
 
-    /// What identifies the model in records.
+    /// The model's part of the keys of records.
     fn identity(&self) -> Identity;
 
-    /// Where it computes.
+    /// The device that computes.
     fn device(&self) -> Device;
 
     /// Prepares a method for passes of `length.total` tokens.
@@ -60,8 +60,8 @@ pub trait LanguageModel {
         rows: Range<usize>,
     ) -> Result<Vec<Option<u32>>>;
 
-    /// Greedy generation: up to `most` tokens after a prompt, until `done` is true of those written
-    /// or the logits are not finite. Returns them, and the number of tokens fed.
+    /// Greedy generation: up to `most` tokens after a prompt, until `done` returns true for the
+    /// tokens so far or a logit is not finite. Returns the tokens, and the number of tokens fed.
     ///
     /// # Errors
     /// As [`nll`](LanguageModel::nll); a method that does not fit the model.
@@ -129,8 +129,8 @@ impl LanguageModel for Transformer {
     }
 }
 
-/// A cache that changes no number: what a method would treat differently at a new length is read
-/// again.
+/// Options of a cache that gives the numbers of a pass without a cache: in f32, and recomputed
+/// where the frequencies change with the length.
 pub fn exact_cache(capacity: usize) -> DecodeOptions {
     DecodeOptions {
         cache: CacheType::F32,
@@ -149,7 +149,7 @@ pub struct Session<'a, M: LanguageModel> {
 }
 
 impl<'a, M: LanguageModel> Session<'a, M> {
-    /// Nothing is planned yet.
+    /// A session without a plan yet.
     pub fn new(model: &'a M, method: &'a Method) -> Self {
         Session {
             model,
@@ -169,7 +169,7 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         self.method
     }
 
-    /// The plan for a length: the last one, or a new one.
+    /// The plan for a length; the last one is reused if it has the same length.
     fn plan(&mut self, length: Length) -> Result<&M::Plan> {
         let plan = match self.plan.take() {
             Some((planned, plan)) if planned == length => plan,
@@ -214,11 +214,11 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         Ok(losses)
     }
 
-    /// [`LanguageModel::most_likely`] of a pass over `ids`, of which the first `prefill` count as
-    /// the first call.
+    /// [`LanguageModel::most_likely`] of a pass over `ids`, with the first `prefill` as the first
+    /// forward call.
     ///
     /// # Errors
-    /// As there; a method that does not fit.
+    /// As [`losses`](Session::losses).
     pub fn most_likely(
         &mut self,
         ids: &[u32],
@@ -238,7 +238,7 @@ impl<'a, M: LanguageModel> Session<'a, M> {
     /// [`LanguageModel::generate`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`losses`](Session::losses).
     pub fn generate(
         &mut self,
         prompt: &[u32],

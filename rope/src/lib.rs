@@ -8,8 +8,8 @@
 //! Notation in the formulas: `d` rotated dimension, `b` base, `theta_i = b^(-2i/d)`, `lambda_i = 2
 //! pi / theta_i` (tokens for one full turn), `L` trained length, `n` current length, `s` scale.
 //!
-//! A new method is one file that defines `Frequencies` and one word in the registry below;
-//! `tests/registry.rs` then asks for its golden values and for a case in which it is plain RoPE.
+//! A new method is one file that defines `Frequencies` and its name in the registry below;
+//! `tests/registry.rs` then requires its golden values and a case in which it is plain RoPE.
 //!
 //! ```
 //! use longspan_rope::{Choice, FrequencyMethod, Length, Rope};
@@ -95,7 +95,7 @@ impl Length {
     }
 }
 
-/// What a frequency method decides.
+/// The frequencies and the temperature of a rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spectrum {
     /// `dim / 2` angular frequencies, in radians per position, highest first.

@@ -1,4 +1,4 @@
-//! What the six axes of Longspan have in common: variants, their registries, their documentation.
+//! Variants, their registries and their documentation, which the six axes of Longspan share.
 //!
 //! An axis is a trait over [`Variant`], a folder with one file per variant, and a [`registry!`]
 //! line that lists them. A config selects a variant by its name, with options next to it.
@@ -15,7 +15,7 @@ pub struct OptionDoc {
     pub meaning: &'static str,
 }
 
-/// What every variant of every axis says of itself.
+/// The name and the documentation of a variant, of any axis.
 ///
 /// Only the name is required: summary, source and options are what `longspan list` and the
 /// generated docs show, so registered variants have them all.

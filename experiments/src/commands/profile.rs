@@ -147,7 +147,7 @@ fn random_weights(
     ))
 }
 
-/// Reads and generates every length asked for.
+/// Time and memory of prompts and of generation at the lengths of the command line.
 fn measure(
     args: &Args,
     model: &Transformer,
@@ -210,7 +210,7 @@ fn decoder<'a>(
     generation::decoder(model, method, options)
 }
 
-/// Ids of every vocabulary; speed does not depend on them.
+/// Ids that every vocabulary has; speed does not depend on them.
 fn ids(n: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7919 % 251) as u32).collect()
 }

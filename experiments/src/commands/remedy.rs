@@ -1,5 +1,5 @@
-//! What to change in a config or on the command line when the library refuses something; its errors
-//! name neither.
+//! Options of the command line and keys of a config that help with an error of the library, whose
+//! messages name neither.
 
 use longspan::folder::FolderError;
 use longspan::generation::CacheTooLarge;

@@ -25,7 +25,7 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// Runs a config, continuing where a former run of it stopped.
+/// Runs a config, continuing where an earlier run of it stopped.
 pub fn run(args: Args) -> Result<()> {
     let path = &args.config.config;
     let options = RunOptions {

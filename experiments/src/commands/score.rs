@@ -127,7 +127,7 @@ impl Inputs {
         }
     }
 
-    /// Number of inputs and tokens of the longest; checks all ids.
+    /// Checks all ids; returns the number of inputs and the tokens of the longest.
     fn check(&self, vocabulary: usize) -> Result<(u64, usize)> {
         let (mut count, mut longest) = (0u64, 0);
         for input in self.iter()? {
@@ -261,8 +261,8 @@ fn score_method(
     Ok(seconds)
 }
 
-/// The target: whole or absent, unless it is a pipe or a link such as /dev/stdout, which must not
-/// be replaced.
+/// The output. A file gets its name when it is complete; a pipe, or a link such as /dev/stdout,
+/// must not be replaced and is written to directly.
 struct Out {
     target: PathBuf,
     written: PathBuf,

@@ -74,7 +74,8 @@ pub fn train_tokenizer(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Whole documents up to the limit. Built-in text is that for training: the other is held out.
+/// Reads whole documents up to the limit. Of the built-in articles only those for training are
+/// read; the others are held out.
 fn read(path: &str, args: &Args, documents: &mut Vec<String>) -> Result<()> {
     let mut left = args.bytes;
     let mut take = |text: String| {

@@ -117,7 +117,7 @@ impl RunConfig {
     /// Reads a config and applies `KEY=VALUE` overrides.
     ///
     /// # Errors
-    /// Anything that is unknown, missing, or contradicts something else in the config.
+    /// A key that is unknown, missing or of the wrong type; values that contradict each other.
     pub fn load(path: &Path, set: &[String]) -> Result<Self> {
         let mut config: RunConfig = read(path, set)?;
         config.check().with_context(|| path.display().to_string())?;
@@ -163,7 +163,7 @@ impl RunConfig {
 /// options name.
 ///
 /// # Errors
-/// No method; a name that is empty, blank at its ends, or there twice; a file that cannot be used.
+/// No method; a name that is empty, blank at its ends, or used twice; a file that cannot be used.
 pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
     ensure!(
         !methods.is_empty(),

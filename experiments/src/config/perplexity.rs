@@ -63,9 +63,9 @@ pub enum Protocols {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ProtocolEntry {
-    /// Options are the keys of `[perplexity]`.
+    /// The options are keys of `[perplexity]`.
     Name(String),
-    /// Options stand with it.
+    /// The options are in the table.
     Table(Choice<dyn PerplexityProtocol>),
 }
 
@@ -116,7 +116,7 @@ impl PerplexityConfig {
         }
     }
 
-    /// What the cells of all lengths share.
+    /// The lengths and the token budget, which all cells share.
     pub fn budget(&self) -> Budget {
         let lengths = || self.lengths.iter().copied();
         Budget {
@@ -138,7 +138,7 @@ impl PerplexityConfig {
     /// The protocols with their options.
     ///
     /// # Errors
-    /// An option that stands in two places.
+    /// An unknown protocol; an option that is given in two places.
     pub fn chosen(&self) -> Result<Vec<(ProtocolName, Options)>> {
         let entries = self.protocol.entries().iter();
         entries.map(|entry| self.options_of(entry)).collect()
@@ -176,8 +176,7 @@ impl PerplexityConfig {
         Ok((protocol, options))
     }
 
-    /// Sorts the lengths and writes the options' defaults out, so that a run folder says what was
-    /// used.
+    /// Sorts the lengths and fills in the defaults of options, so that a run folder records them.
     ///
     /// # Errors
     /// An option that a protocol refuses.
@@ -192,8 +191,8 @@ impl PerplexityConfig {
         for (entry, mut options) in self.protocol.entries_mut().iter_mut().zip(completed) {
             match entry {
                 ProtocolEntry::Table(choice) => {
-                    // An option given in its short form stays there: in both places, the written
-                    // config would be refused when it is read again.
+                    // An option given in its short form stays there: a config with both forms,
+                    // once written, could not be read again.
                     options.retain(|key, _| short_forms.iter().all(|(short, _)| short != key));
                     *choice = Choice::named(&choice.kind().to_owned(), options);
                 }

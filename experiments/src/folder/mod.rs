@@ -87,7 +87,7 @@ impl RunFolder {
     /// checkpoint or a text that stood at the same path before.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// The file cannot be written.
     pub fn write_cells(&self, keys: &[String]) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let text = serde_json::to_string_pretty(keys)?;
@@ -128,7 +128,7 @@ fn claim(dir: &Path, config: &RunConfig, taken: bool) -> Result<()> {
     if path.exists() && !taken {
         let dir = dir.to_owned();
         let found = RunConfig::load(&path, &[]).context(FolderError::NotARun { dir })?;
-        // A config that was written by hand, and is the one asked for, stays as it is.
+        // The same config, written by hand, keeps its comments.
         if found == *config {
             return Ok(());
         }
@@ -144,7 +144,7 @@ pub fn load_config(dir: &Path) -> Result<RunConfig> {
     RunConfig::load(&dir.join(CONFIG), &[])
 }
 
-/// Records of the cells of a run folder, for a report; all of them where no run left its cells.
+/// The records of a run folder's cells, for a report; all records if it has no `cells.json`.
 ///
 /// # Errors
 /// No records, or damaged ones.

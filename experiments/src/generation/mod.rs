@@ -22,14 +22,14 @@ use crate::{measure, memory, open};
 /// Tokens of the plan by which a method is checked before the weights are read.
 const CHECKED: usize = 4096;
 
-/// How text is generated; what is `None` comes from the model's `generation_config.json`.
+/// Options of generation; those that are `None` come from the model's `generation_config.json`.
 #[derive(Clone, Debug)]
 pub struct Generation {
     /// Type of the cache of keys and values.
     pub cache: CacheType,
-    /// What happens to the cache when the method changes the frequencies of tokens already read.
+    /// Treatment of cached tokens whose frequencies the method changes.
     pub stale: Stale,
-    /// Tokens to generate, at most.
+    /// Most tokens to generate.
     pub max_new_tokens: Option<usize>,
     /// Always the most probable token.
     pub greedy: bool,
@@ -47,7 +47,7 @@ pub struct Generation {
     pub stops: Vec<String>,
 }
 
-/// Which model generates, and how it is held.
+/// A model to open, its vocabulary, and how its weights are held.
 pub struct ModelSource<'a> {
     /// Hugging Face folder, or a built-in model.
     pub model: &'a str,
@@ -97,17 +97,17 @@ pub fn decoder<'a>(
     Ok(Decoder::new(model, method, options)?)
 }
 
-/// A model with everything that decides what it writes.
+/// A model with its vocabulary, its method and options of generation.
 pub struct Generator {
     /// The model.
     pub model: Transformer,
     /// Its vocabulary.
     pub tokenizer: Tokenizer,
-    /// What its folder says of generation.
+    /// The defaults of its folder.
     pub defaults: Defaults,
     /// The method.
     pub method: Method,
-    /// Tokens to generate, at most.
+    /// Most tokens to generate.
     pub max_new_tokens: usize,
     sampler: Sampler,
     cache: CacheType,
@@ -116,10 +116,10 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the model; everything else is checked before its weights are read.
+    /// Opens the model. Everything else is checked before its weights are read.
     ///
     /// # Errors
-    /// Whatever is wrong with the folder, the vocabulary, the method or the options.
+    /// The folder, the vocabulary, the method or an option is unusable.
     pub fn open(source: &ModelSource, method: Method, options: Generation) -> Result<Self> {
         let tokenizer = open::tokenizer(source.model, source.tokenizer)?;
         let defaults = Defaults::of(source.model)?;
@@ -135,7 +135,7 @@ impl Generator {
             tokenizer.vocab_size(),
             source.model
         );
-        // Any length shows what does not fit; a plan of the trained length may be large.
+        // Any length shows whether the method fits; a plan of the trained length may be large.
         measure::plans(
             &checkpoint.config.geometry(),
             &method,
@@ -225,7 +225,7 @@ impl Generator {
     }
 }
 
-/// What was generated.
+/// A generated text, and its cost.
 pub struct Generated {
     /// The text.
     pub text: String,

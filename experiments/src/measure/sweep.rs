@@ -30,13 +30,13 @@ pub struct Sweep {
     tasks: Option<Tasks>,
 }
 
-/// How a sweep runs.
+/// Options of a run.
 pub struct RunOptions {
-    /// Where to compute.
+    /// The device that computes.
     pub device: Device,
     /// Passes that need more are refused; default: the memory that is free, on a GPU none.
     pub memory_limit: Option<ByteSize>,
-    /// Shows progress; hidden, each finished cell is logged.
+    /// Progress bar; if it is hidden, each finished cell is logged.
     pub progress: ProgressBar,
 }
 
@@ -53,9 +53,9 @@ impl Default for RunOptions {
 /// The records of a sweep's cells.
 #[derive(Clone, Debug, Default)]
 pub struct Results {
-    /// Of `[perplexity]`.
+    /// Records of `[perplexity]`.
     pub perplexity: Vec<PerplexityRecord>,
-    /// Of `[needle]`.
+    /// Records of `[needle]`.
     pub tasks: Vec<TaskRecord>,
     /// Passes that were refused.
     pub refused: Vec<Refused>,
@@ -70,15 +70,15 @@ pub struct AllRefused {
 
 /// Passes of one method at one length, before they run.
 pub struct Planned {
-    /// What is measured.
+    /// The measurement: "perplexity" or "needle".
     pub what: &'static str,
     /// Name of the method.
     pub method: String,
     /// Tokens of a sequence.
     pub length: usize,
-    /// Sequences, at most.
+    /// Most sequences that they feed.
     pub sequences: usize,
-    /// The lengths of the cells that they serve.
+    /// Lengths of the cells that they fill.
     pub serves: Vec<usize>,
     /// Cost of one sequence.
     pub cost: PassCost,
@@ -131,7 +131,7 @@ impl Sweep {
     /// Bytes of the weights as the run holds them.
     ///
     /// # Errors
-    /// A checkpoint whose type cannot be told.
+    /// The type of the weights cannot be told, or is not possible.
     pub fn weight_bytes(&self) -> Result<u64> {
         let dtype = self.checkpoint.matrix_type(self.config.model.dtype)?;
         Ok(self.checkpoint.config.weight_bytes(dtype))

@@ -23,7 +23,7 @@ pub struct Score {
     pub nll_se: f64,
     /// Tokens whose loss counted.
     pub scored: usize,
-    /// What the standard error takes as independent: `groups` (documents or windows), or `tokens`
+    /// The unit that the standard error takes as independent: `groups` (documents or windows), or `tokens`
     /// when there is only one group.
     pub se_over: SeOver,
 }

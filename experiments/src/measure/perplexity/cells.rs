@@ -29,7 +29,7 @@ pub struct Cell {
     pub detail: String,
     /// Tokens per window.
     pub length: usize,
-    /// What is fed and scored.
+    /// The windows fed, with the positions scored.
     pub windows: Vec<Window>,
 }
 

@@ -91,7 +91,7 @@ impl Tasks {
         })
     }
 
-    /// Puts the questions of a cell to the model.
+    /// Asks the model the questions of a cell.
     fn ask<M: LanguageModel>(
         &self,
         session: &mut Session<M>,
