@@ -134,8 +134,8 @@ impl NamedTask {
         (self.choice.variant()).expect("`NeedleConfig::tasks` found it")
     }
 
-    /// The task's part of the key of a record, besides its prompts: its name, with its options if it
-    /// has any.
+    /// The task's part of the key of a record, besides its prompts: its name, with its options if
+    /// it has any.
     pub fn identity(&self) -> Value {
         if self.choice.options().is_empty() {
             json!(self.name)

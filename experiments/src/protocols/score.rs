@@ -23,8 +23,8 @@ pub struct Score {
     pub nll_se: f64,
     /// Tokens whose loss counted.
     pub scored: usize,
-    /// The unit that the standard error takes as independent: `groups` (documents or windows), or `tokens`
-    /// when there is only one group.
+    /// The unit that the standard error takes as independent: `groups` (documents or windows), or
+    /// `tokens` when there is only one group.
     pub se_over: SeOver,
 }
 
