@@ -4,9 +4,7 @@
 use serde::Deserialize;
 
 use crate::options::parse;
-use crate::{
-    FrequencyMethod, Length, OptionError, Options, Rope, Spectrum, Variant, check,
-};
+use crate::{FrequencyMethod, Length, OptionError, Options, Rope, Spectrum, Variant, check};
 
 /// Registry entry of `none`.
 pub struct Frequencies;

@@ -41,7 +41,11 @@ fn another_config_is_refused_with_the_key_and_both_values() {
         ("model.dtype=bf16", &["model.dtype", "bf16"]),
     ] {
         let args = ["run", "run.toml", "--set", set];
-        fail(dir.path(), &args, &[&["another config"], words].concat());
+        fail(
+            dir.path(),
+            &args,
+            &[&["another config", "--out"], words].concat(),
+        );
     }
 }
 
@@ -66,5 +70,5 @@ fn a_folder_in_use_is_refused() {
     succeed(dir.path(), &RUN);
     let held = std::fs::File::open(dir.path().join("runs/run/records.jsonl")).unwrap();
     held.lock().unwrap();
-    fail(dir.path(), &RUN, &["another longspan is writing"]);
+    fail(dir.path(), &RUN, &["another longspan is writing", "--out"]);
 }

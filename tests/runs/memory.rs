@@ -120,7 +120,7 @@ fn a_cell_that_does_not_fit_is_refused_and_the_others_run() {
 fn a_limit_that_refuses_every_cell_is_an_error() {
     let dir = workspace();
     let run = |limit| ["run", "c.toml", "--memory-limit", limit];
-    let words = ["every cell was refused", "1.0 MiB"];
+    let words = ["every cell was refused", "1.0 MiB", "--memory-limit"];
     fail(dir.path(), &run("1MiB"), &words);
     fail(dir.path(), &run("lots"), &["lots", "--memory-limit"]);
 }
