@@ -171,3 +171,24 @@ variant: [extending.md](extending.md).
     }
     check("axes.md", &text);
 }
+
+/// The methods table of the README says of each variant what the registry says.
+#[test]
+fn readme_lists_every_variant_of_a_method() {
+    fn rows<V: Variant + ?Sized>(key: &str, variants: &[&V]) -> Vec<String> {
+        let row = |variant: &&V| {
+            let (summary, source) = (one_line(variant.summary()), one_line(variant.source()));
+            format!("| `{key} = {}` | {summary} | {source} | ", variant.name())
+        };
+        variants.iter().map(row).collect()
+    }
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let rows = [
+        rows("rope", METHODS),
+        rows("attention", PATTERNS),
+        rows("scale", SCALES),
+    ];
+    for row in rows.concat() {
+        assert!(readme.contains(&row), "README.md has no row {row}");
+    }
+}
