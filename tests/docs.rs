@@ -172,23 +172,27 @@ variant: [extending.md](extending.md).
     check("axes.md", &text);
 }
 
-/// The methods table of the README says of each variant what the registry says.
+/// A row of the README's methods table says of a variant what the registry says. A new variant
+/// needs no row.
 #[test]
-fn readme_lists_every_variant_of_a_method() {
-    fn rows<V: Variant + ?Sized>(key: &str, variants: &[&V]) -> Vec<String> {
-        let row = |variant: &&V| {
-            let (summary, source) = (one_line(variant.summary()), one_line(variant.source()));
-            format!("| `{key} = {}` | {summary} | {source} | ", variant.name())
-        };
-        variants.iter().map(row).collect()
+fn rows_of_the_readme_are_current() {
+    fn rows<V: Variant + ?Sized>(key: &str, variants: &[&V]) -> usize {
+        let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+        let known: Vec<String> = (variants.iter())
+            .map(|variant| {
+                let (summary, source) = (one_line(variant.summary()), one_line(variant.source()));
+                format!("| `{key} = {}` | {summary} | {source} | ", variant.name())
+            })
+            .collect();
+        let start = format!("| `{key} = ");
+        let rows = readme.lines().filter(|line| line.starts_with(&start));
+        rows.map(|row| {
+            let current = known.iter().any(|known| row.starts_with(known));
+            assert!(current, "not what the registry says: {row}");
+        })
+        .count()
     }
-    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
-    let rows = [
-        rows("rope", METHODS),
-        rows("attention", PATTERNS),
-        rows("scale", SCALES),
-    ];
-    for row in rows.concat() {
-        assert!(readme.contains(&row), "README.md has no row {row}");
-    }
+    assert!(rows("rope", METHODS) > 0);
+    assert!(rows("attention", PATTERNS) > 0);
+    assert!(rows("scale", SCALES) > 0);
 }
