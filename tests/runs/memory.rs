@@ -99,6 +99,7 @@ fn a_cell_that_does_not_fit_is_refused_and_the_others_run() {
         "16384 tokens",
         "64.0 MiB",
         "raise the limit",
+        "--memory-limit",
     ] {
         assert!(stderr.contains(word), "no {word} in {stderr}");
     }

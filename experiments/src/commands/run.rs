@@ -41,6 +41,9 @@ pub fn run(args: Args) -> Result<()> {
     let config = sweep.config().clone();
     let mut folder = RunFolder::open(&out, &config)?;
     let results = sweep.run(&mut folder, &options)?;
+    if !results.refused.is_empty() {
+        log::info!("passes were refused; a larger --memory-limit lets them run");
+    }
     let text = report::write(&out, &config, &results.perplexity, &results.tasks)?;
     print(&format!("{text}\nwritten to {}\n", out.display()))
 }
