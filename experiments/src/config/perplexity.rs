@@ -194,7 +194,7 @@ impl PerplexityConfig {
                     // An option given in its short form stays there: a config with both forms,
                     // once written, could not be read again.
                     options.retain(|key, _| short_forms.iter().all(|(short, _)| short != key));
-                    *choice = Choice::named(&choice.kind().to_owned(), options);
+                    *choice = Choice::named(choice.kind(), options);
                 }
                 ProtocolEntry::Name(_) => {
                     let number = |key: &str| options.get(key)?.as_u64().map(|n| n as usize);
