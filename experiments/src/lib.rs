@@ -31,7 +31,8 @@
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let method = Method::named("softer").with_rope(Softer);
-//! let config = RunConfig::perplexity("builtin:tiny", "builtin:articles", [512], vec![method])?;
+//! let mut config = RunConfig::perplexity("builtin:tiny", "builtin:articles", [512], vec![method])?;
+//! config.perplexity.as_mut().unwrap().max_tokens = 4096;
 //! let results = Sweep::open(config)?.measure()?;
 //! println!("{:.3} nats per token", results.perplexity[0].nll.unwrap());
 //! # assert!(results.perplexity[0].nll.unwrap() < 2.0);
