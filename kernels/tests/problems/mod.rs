@@ -1,5 +1,5 @@
-//! The kernels' problems: the small ones, awkward, are what `tests/cube.rs` checks; the large ones
-//! are what `benches/kernels.rs` times.
+//! The kernels' problems: the small ones, awkward, are those of `tests/cube/`; the large ones
+//! those of `benches/kernels.rs`.
 #![allow(dead_code)] // each of the two uses a part
 
 use rand::rngs::StdRng;
