@@ -1,5 +1,5 @@
-//! Documents that are generated from the code: `docs/config.md` from the doc comments of the config's
-//! types, `docs/axes.md` from the registries. `LONGSPAN_BLESS=1` rewrites them.
+//! Documents that are generated from the code: `docs/config.md` from the doc comments of the
+//! config's types, `docs/axes.md` from the registries. `LONGSPAN_BLESS=1` rewrites them.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -170,4 +170,29 @@ variant: [extending.md](extending.md).
         writeln!(text, "| `{}` | {} |", figure.stem(), figure.summary()).unwrap();
     }
     check("axes.md", &text);
+}
+
+/// A row of the README's methods table says of a variant what the registry says. A new variant
+/// needs no row.
+#[test]
+fn rows_of_the_readme_are_current() {
+    fn rows<V: Variant + ?Sized>(key: &str, variants: &[&V]) -> usize {
+        let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+        let known: Vec<String> = (variants.iter())
+            .map(|variant| {
+                let (summary, source) = (one_line(variant.summary()), one_line(variant.source()));
+                format!("| `{key} = {}` | {summary} | {source} | ", variant.name())
+            })
+            .collect();
+        let start = format!("| `{key} = ");
+        let rows = readme.lines().filter(|line| line.starts_with(&start));
+        rows.map(|row| {
+            let current = known.iter().any(|known| row.starts_with(known));
+            assert!(current, "not what the registry says: {row}");
+        })
+        .count()
+    }
+    assert!(rows("rope", METHODS) > 0);
+    assert!(rows("attention", PATTERNS) > 0);
+    assert!(rows("scale", SCALES) > 0);
 }

@@ -1,15 +1,20 @@
-//! Parity with the float64 reference of `tests/golden/micro`: every case, every length.
+//! Parity with the float64 references of `tests/golden`: every checkpoint of every model family, every
+//! case, every length.
 
 mod shared;
 
+use std::path::Path;
+
 use burn::tensor::Device;
 use longspan_attention::Method;
-use longspan_model::Transformer;
 #[cfg(feature = "wgpu")]
 use longspan_model::WeightType;
+use longspan_model::{FAMILIES, Transformer};
 use longspan_rope::Length;
 use serde_json::Value;
-use shared::{Expected, cases, golden};
+#[cfg(feature = "wgpu")]
+use shared::golden;
+use shared::{Expected, cases};
 
 /// Mean and largest absolute error allowed on the NLL, in nats.
 const NLL: (f64, f64) = (1e-4, 2e-3);
@@ -36,10 +41,7 @@ impl Case {
         Self {
             name: format!("{}.{n}", case["case"].as_str().unwrap()),
             method: serde_json::from_value(shared::method(case)).unwrap(),
-            length: Length {
-                total: n,
-                prefill: n,
-            },
+            length: Length::whole(n),
             logits: positions
                 .map(|position| position.as_u64().unwrap() as usize)
                 .collect(),
@@ -48,12 +50,25 @@ impl Case {
 }
 
 #[test]
-fn micro_checkpoint_equals_the_reference_in_every_case() {
-    let folder = golden("micro");
-    let model = Transformer::load(&folder, None, &Device::flex()).unwrap();
-    let expected = Expected::read(&folder);
+fn checkpoints_equal_the_reference_in_every_case() {
+    for family in FAMILIES {
+        for folder in shared::family(family.name()) {
+            let count = checkpoint_equals_the_reference(&folder);
+            assert!(count > 1000, "{}", folder.display());
+            if folder.ends_with("micro") {
+                // Two sequences of 1 + 33 + 64 + 65 + 128 + 129 + 500 tokens under 14 methods.
+                assert_eq!(count, 14 * 2 * (920 - 7));
+            }
+        }
+    }
+}
+
+/// Returns the number of tokens compared.
+fn checkpoint_equals_the_reference(folder: &Path) -> usize {
+    let model = Transformer::load(folder, None, &Device::flex()).unwrap();
+    let expected = Expected::read(folder);
     let (mut count, mut sum, mut largest, mut largest_logit) = (0, 0f64, 0f64, 0f64);
-    for case in cases().iter().map(Case::of) {
+    for case in cases(folder).iter().map(Case::of) {
         let errors = nll_errors(&model, &case, &expected);
         let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
         assert!(mean < NLL.0, "{}: mean error {mean}", case.name);
@@ -66,8 +81,7 @@ fn micro_checkpoint_equals_the_reference_in_every_case() {
         "{count} tokens: mean error {:.2e}, largest {largest:.2e}; logits: largest {largest_logit:.2e}",
         sum / count as f64
     );
-    // Two sequences of 1 + 33 + 64 + 65 + 128 + 129 + 500 tokens under 14 methods.
-    assert_eq!(count, 14 * 2 * (920 - 7));
+    count
 }
 
 /// Absolute errors of the losses of both sequences, each below the limit.
@@ -125,18 +139,18 @@ fn logit_error(model: &Transformer, case: &Case, expected: &Expected) -> f64 {
 #[cfg(feature = "wgpu")]
 #[test]
 fn micro_checkpoint_on_wgpu_scores_as_on_the_cpu() {
-    on_wgpu_as_on_the_cpu(WeightType::F32, NLL.1 as f32);
+    on_wgpu_as_on_the_cpu(WeightType::F32, &[1, 33, 64, 65, 128, 129], NLL.1 as f32);
 }
 
-/// The same in half precision: weights and activations on the GPU, weights alone on the CPU.
+/// Two lengths in half precision: weights and activations on the GPU, weights alone on the CPU.
 #[cfg(feature = "wgpu")]
 #[test]
 fn half_precision_on_wgpu_scores_as_on_the_cpu() {
-    on_wgpu_as_on_the_cpu(WeightType::F16, HALF);
+    on_wgpu_as_on_the_cpu(WeightType::F16, &[33, 129], HALF);
 }
 
 #[cfg(feature = "wgpu")]
-fn on_wgpu_as_on_the_cpu(dtype: WeightType, limit: f32) {
+fn on_wgpu_as_on_the_cpu(dtype: WeightType, lengths: &[usize], limit: f32) {
     let Some(gpu) = shared::wgpu("golden/micro on wgpu") else {
         return;
     };
@@ -148,9 +162,9 @@ fn on_wgpu_as_on_the_cpu(dtype: WeightType, limit: f32) {
     assert!(on_gpu.device_kind().starts_with("wgpu"));
     let expected = Expected::read(&folder);
     let (mut compared, mut largest, mut sum) = (0usize, 0f32, 0f64);
-    for case in cases().iter().map(Case::of) {
+    for case in cases(&folder).iter().map(Case::of) {
         let n = case.length.total;
-        if n > 129 {
+        if !lengths.contains(&n) {
             continue;
         }
         for ids in expected.ids(&format!("ids.{n}")).chunks(n) {
@@ -174,6 +188,7 @@ fn on_wgpu_as_on_the_cpu(dtype: WeightType, limit: f32) {
         "{}: {compared} tokens: mean difference {mean:.2e}, largest {largest:.2e}",
         on_gpu.types()
     );
-    assert_eq!(compared, 14 * 2 * (420 - 6));
+    let of_a_sequence: usize = lengths.iter().map(|n| n - 1).sum();
+    assert_eq!(compared, 14 * 2 * of_a_sequence);
     assert!(mean < f64::from(limit) / 10.0, "mean difference {mean}");
 }

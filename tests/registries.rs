@@ -1,6 +1,6 @@
-//! What every perplexity protocol and figure of the registries must satisfy. A new protocol fails here
-//! until `tests/golden/protocols/NAME.json` has its windows, made by other means than its code.
-//! Frequency methods, patterns, scales, tasks and families have such tests in their crates.
+//! What every perplexity protocol and figure of the registries must satisfy. A new protocol fails
+//! here until `tests/golden/protocols/NAME.json` has its windows, made by other means than its
+//! code. Frequency methods, patterns, scales, tasks and families have such tests in their crates.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use longspan::figures::FIGURES;
 use longspan::protocols::{
     Average, Budget, PROTOCOLS, PerplexityProtocol, ProtocolName, TokenStream, Window,
 };
-use longspan_rope::{Axis, Options, Variant};
+use longspan_rope::{Axis, Options};
 use serde::Deserialize;
 use serde_json::json;
 

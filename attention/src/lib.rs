@@ -1,11 +1,11 @@
-//! What a query sees, at which relative position, and how strongly: the attention **plan**.
+//! The attention **plan**: which keys a query sees, at which relative positions, how strongly.
 //!
 //! A [`Method`] (a `[[method]]` table of a config) chooses a frequency method, an attention pattern
 //! and a query scale. It is a pure function of the model's geometry, the length of the pass and the
 //! layer, and yields one [`LayerPlan`] a layer: bands of keys with their positions and frequencies,
-//! and a scale for each query. Everything here is plain numbers; the crate `longspan-kernels` executes
-//! plans on tensors, and [`oracle`] executes any plan slowly in float64, which is what the fast paths
-//! are tested against.
+//! and a scale for each query. Everything here is plain numbers; the crate `longspan-kernels`
+//! executes plans on tensors, and [`oracle`] executes any plan slowly in float64, which is what the
+//! fast paths are tested against.
 //!
 //! ```
 //! use longspan_attention::{Method, Model};

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::table::MethodTable;
-use crate::{AttentionPattern, Band, Kept, Layer, LayerPlan, Model, Plans, QueryScale};
+use crate::{AttentionPattern, Band, BandKeys, Kept, Layer, LayerPlan, Model, Plans, QueryScale};
 
-/// One row of a table of results: a name, and what it switches on. `[[method]]` in a config:
+/// A frequency method, an attention pattern and a query scale under one name: a row in tables of
+/// results, a `[[method]]` in a config:
 ///
 /// ```toml
 /// [[method]]
@@ -65,8 +66,8 @@ impl Method {
         self
     }
 
-    /// Everything that the method computes: all of it but its name, which is a label. Enters the keys
-    /// of records; the same for the same settings, in whichever form a config gave them.
+    /// Everything that the method computes: all of it but its name, which is a label. Enters the
+    /// keys of records; the same for the same settings, in whichever form a config gave them.
     pub fn settings(&self) -> Value {
         let mut settings = serde_json::to_value(self).expect("a method is plain data");
         if let Value::Object(keys) = &mut settings {
@@ -119,7 +120,7 @@ impl Method {
         (0..model.layers).map(plan).collect()
     }
 
-    /// What a cache must keep in each layer, first layer first.
+    /// The keys that a cache must keep in each layer, first layer first.
     ///
     /// # Errors
     /// As [`Method::plan`].
@@ -159,14 +160,14 @@ fn layer_plan(
         .map(|row| bands.iter().map(|band| band.keys[row].len()).sum())
         .collect();
     let query_scale = (scale.factors(layer, &seen, scale_options)).map_err(PlanError::Scale)?;
-    let bands = bands.into_iter().map(|band| Band {
+    let with_spectrum = |band: BandKeys| Band {
         keys: band.keys,
         q_position: band.q_position,
         k_position: band.k_position,
         spectrum: spectrum.clone(),
-    });
+    };
     Ok(LayerPlan {
-        bands: bands.collect(),
+        bands: bands.into_iter().map(with_spectrum).collect(),
         query_scale,
     })
 }

@@ -1,4 +1,4 @@
-//! What a plan needs to know of a model, and of one of its layers in a pass.
+//! The geometry of a model, and one of its layers in a pass.
 
 use std::ops::Range;
 

@@ -2,8 +2,8 @@
 
 use crate::LayerPlan;
 
-/// Rotates the row `x` (`[d]`) by the angles `position * inv_freq`, in the half-split form of Qwen and
-/// Hugging Face: component `c` turns with component `c + d/2`.
+/// Rotates the row `x` (`[d]`) by the angles `position * inv_freq`, in the half-split form of Qwen
+/// and Hugging Face: component `c` turns with component `c + d/2`.
 pub fn rotate(x: &[f64], position: f64, inv_freq: &[f64], scale: f64) -> Vec<f64> {
     let half = inv_freq.len();
     assert_eq!(
@@ -23,9 +23,9 @@ pub fn rotate(x: &[f64], position: f64, inv_freq: &[f64], scale: f64) -> Vec<f64
 
 /// Executes a plan for one head.
 ///
-/// `q` is `[n][d]`, `k` and `v` are `[m][d]`, not rotated; the logits are `q k / sqrt(d)`. Returns the
-/// output `[n][d]` and the log-sum-exp of the logits `[n]`. A query that sees no key gives zeros and
-/// minus infinity.
+/// `q` is `[n][d]`, `k` and `v` are `[m][d]`, not rotated; the logits are `q k / sqrt(d)`. Returns
+/// the output `[n][d]` and the log-sum-exp of the logits `[n]`. A query that sees no key gives
+/// zeros and minus infinity.
 pub fn attention(
     plan: &LayerPlan,
     q: &[Vec<f64>],

@@ -22,7 +22,7 @@ pub struct Band {
     pub spectrum: Spectrum,
 }
 
-/// What one layer's attention does with a sequence, or with some consecutive queries of one.
+/// The attention of one layer over a sequence, or of some consecutive queries of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerPlan {
     /// Disjoint bands of keys.
@@ -56,8 +56,8 @@ impl LayerPlan {
 
     /// True if the first tokens of a longer pass under `longer` get exactly what `self` gives them.
     ///
-    /// When it holds in every layer, causality makes the loss of those tokens equal, so one pass over
-    /// the longer sequence yields the shorter one's numbers too.
+    /// When it holds in every layer, causality makes the loss of those tokens equal, so one pass
+    /// over the longer sequence yields the shorter one's numbers too.
     pub fn is_prefix_of(&self, longer: &LayerPlan) -> bool {
         fn starts<T: PartialEq>(long: &[T], short: &[T]) -> bool {
             long.get(..short.len()).is_some_and(|head| head == short)
@@ -72,7 +72,7 @@ impl LayerPlan {
             })
     }
 
-    /// Keys that all queries see together.
+    /// Number of keys seen, summed over all queries.
     pub fn seen(&self) -> u64 {
         let keys = self.bands.iter().flat_map(|band| &band.keys);
         keys.map(|keys| u64::from(keys.end - keys.start)).sum()

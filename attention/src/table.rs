@@ -1,7 +1,7 @@
 //! The `[[method]]` table of a config, with its short forms.
 //!
-//! `logn`, `window` and `sinks` are older than the axes that they belong to. A method that can be said
-//! in them is written in them, so that the keys of its records stay what they were.
+//! `logn`, `window` and `sinks` are older than the axes that they belong to. A method that has a
+//! short form is always written in it, so that the keys of its records do not change.
 
 use longspan_rope::{Choice, FrequencyMethod, Options, PerLayer};
 use serde::{Deserialize, Serialize};
@@ -21,21 +21,21 @@ pub(crate) struct MethodTable {
     /// `{ layers = [[3, { ... }], [1, { ... }]] }`; default: `none`.
     #[serde(default)]
     rope: PerLayer<dyn FrequencyMethod>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     /// Short form of `scale`: `false`, `true`, or `{ length = "position" | "visible" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     logn: Option<LogN>,
+    /// Short form of `attention`: `SIZE`, or `{ layers = SIZE, alpha = "global" | "per_layer" }`,
+    /// where `SIZE` is the option `size` of `window`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    /// Short form of `attention`: `SIZE`, or `{ layers = SIZE, alpha = "global" | "per_layer" }`, where
-    /// `SIZE` is the option `size` of `window`.
     window: Option<Window>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     /// Short form of the option `sinks` of `window`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     sinks: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     /// Attention pattern, in the forms of `rope`; default: `full`.
-    attention: Option<PerLayer<dyn AttentionPattern>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    attention: Option<PerLayer<dyn AttentionPattern>>,
     /// Query scale, in the forms of `rope`; default: `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     scale: Option<PerLayer<dyn QueryScale>>,
 }
 
@@ -209,7 +209,7 @@ mod tests {
         serde_json::from_value(table)
     }
 
-    /// The settings that stand in every record made before the axes were: their keys must not move.
+    /// Records made before the axes existed have these settings in their keys.
     #[test]
     fn settings_are_those_of_older_records() {
         for (table, settings) in [

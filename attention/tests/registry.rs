@@ -1,5 +1,6 @@
 //! What every attention pattern and query scale of the registries must satisfy. A new variant fails
-//! here until `tests/goldens` has a file of its name, with values made by other means than its code.
+//! here until `tests/goldens` has a file of its name, with values made by other means than its
+//! code.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,8 +13,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// What a query of a golden case sees: for each key the distance `q position - k position`; null where
-/// the key is not seen. Keys after the query are left out.
+/// What a query of a golden case sees: for each key the distance `q position - k position`; null
+/// where the key is not seen. Keys after the query are left out.
 #[derive(Deserialize)]
 struct Row {
     query: usize,
@@ -178,8 +179,8 @@ fn assert_well_formed(plan: &LayerPlan, n: usize) {
     }
 }
 
-/// Decoding plans new queries alone; each row must be that of the whole plan, and a cache that keeps
-/// what the pattern says must hold every key that they see.
+/// Decoding plans new queries alone; each row must be that of the whole plan, and a cache that
+/// keeps what the pattern says must hold every key that they see.
 #[test]
 fn queries_can_be_planned_apart() {
     for pattern in PATTERNS {

@@ -45,7 +45,7 @@ const KINDS: [Kind; 5] = [
 /// A device that this build supports, by name.
 #[derive(Clone, Copy)]
 pub struct DeviceName {
-    /// Of [`KINDS`].
+    /// Index into [`KINDS`].
     kind: usize,
     index: usize,
 }
@@ -88,15 +88,14 @@ impl DeviceName {
         let devices = devices.expect("a name is parsed only if there is code for it")();
         let count = devices.len();
         ensure!(count > 0, "device {name}: no such device on this machine");
-        let mut devices = devices.into_iter();
-        devices.nth(self.index).with_context(|| {
+        devices.into_iter().nth(self.index).with_context(|| {
             let index = self.index;
             format!("device {name}:{index}: there are {count}, counted from 0")
         })
     }
 }
 
-/// Every device, one a line, and the cargo feature that each other kind needs.
+/// The devices, one a line, and for the kinds not in this build the cargo feature to build with.
 pub fn list() -> String {
     let mut out = String::new();
     for Kind { name, devices } in KINDS {

@@ -3,8 +3,8 @@
 //!
 //! A [`RunConfig`](config::RunConfig) names a model, text, methods and lengths. A
 //! [`Sweep`](measure::Sweep) turns it into cells (one number each: a method at a length under a
-//! protocol or a task) and the passes that fill them, and runs them; [`report`] makes tables and figures
-//! of the records. The program `longspan` is a thin binary over this library.
+//! protocol or a task) and the passes that fill them, and runs them; [`report`] makes tables and
+//! figures of the records. The program `longspan` is a thin binary over this library.
 //!
 //! A method of your own needs no registry:
 //!

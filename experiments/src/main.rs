@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use peak_alloc::PeakAlloc;
+use longspan::memory::PeakAlloc;
 
 #[cfg(feature = "train-tokenizer")]
 use commands::train_tokenizer;
@@ -20,7 +20,7 @@ use commands::{
 
 /// Counts what is allocated, for the peak in each record.
 #[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// What happens to a RoPE language model past its trained length, and which method helps.
 #[derive(Parser)]
@@ -150,9 +150,9 @@ fn execute(command: Command) -> Result<()> {
     }
 }
 
-/// Lets the allocator keep freed memory: a pass frees and takes the same buffers again and again, and
-/// glibc would return them to the system each time; the fresh pages took a quarter of the time of a
-/// small model.
+/// Lets the allocator keep freed memory: a pass frees and takes the same buffers again and again,
+/// and glibc would return them to the system each time; the fresh pages took a quarter of the time
+/// of a small model.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: no other thread runs yet; glibc ignores a value that it does not take.
@@ -204,7 +204,7 @@ impl log::Log for Terminal {
     fn flush(&self) {}
 }
 
-/// A line on standard error; the work continues if nobody reads it.
+/// Writes a line to standard error; a closed pipe is not an error.
 fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

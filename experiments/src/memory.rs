@@ -1,22 +1,24 @@
-//! Memory: how much there is, how much was used, and what would not fit.
+//! Free memory, peaks of memory in use, and passes refused because they do not fit.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use bytesize::ByteSize;
-use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::folder::write_whole;
 
-/// Counts what is allocated. It sees the heap only where the program makes it the global allocator;
-/// elsewhere peaks on the CPU are 0.
-pub static HEAP: PeakAlloc = PeakAlloc;
+/// The allocator that counts the heap. A program that wants peaks of the CPU's memory makes it its
+/// `#[global_allocator]`; in others they are 0.
+pub use peak_alloc::PeakAlloc;
 
-/// The limit that was given, or the free memory of the CPU. How much memory a GPU has is not known, so
-/// its passes are not limited then.
+/// Its counters, which are those of the process.
+const HEAP: PeakAlloc = PeakAlloc;
+
+/// The limit that was given, or the free memory of the CPU. How much memory a GPU has is not known,
+/// so its passes are not limited then.
 pub fn limit(given: Option<ByteSize>, device: &Device) -> ByteSize {
     given.unwrap_or_else(|| {
         if longspan_model::device_kind(device) == "cpu" {
@@ -42,12 +44,12 @@ pub fn available() -> ByteSize {
 /// Starts to measure the peak of memory in use.
 pub fn start_peak(device: &Device) {
     HEAP.reset_peak_usage();
-    // What a GPU's pools keep for reuse would count.
+    // Memory that a GPU's pools keep for reuse counts as used; this releases it.
     device.memory_cleanup();
 }
 
-/// The peak since [`start_peak`], bytes: of the heap, or of a GPU, whose pools give nothing back in
-/// between.
+/// The peak since [`start_peak`], bytes: of the heap, or of a GPU, whose pools only grow between
+/// two calls of [`start_peak`].
 pub fn peak(device: &Device) -> usize {
     on_device(device).unwrap_or_else(|| HEAP.peak_usage())
 }
@@ -63,31 +65,31 @@ fn on_device(device: &Device) -> Option<usize> {
     Some(usage.bytes_reserved as usize)
 }
 
-/// Cells that were not computed because they would not fit.
+/// A pass that was not run because it does not fit in memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refused {
     /// Name of the method.
     pub method: String,
     /// Tokens of the pass.
     pub length: usize,
-    /// What was to be measured: "perplexity" or "needle".
+    /// The measurement: "perplexity" or "needle".
     pub what: String,
     /// Estimated need of weights and pass, bytes.
     pub needed_bytes: u64,
-    /// What it was compared with, bytes.
+    /// The limit, bytes.
     pub limit_bytes: u64,
 }
 
-/// Decides which passes run, and remembers the others.
+/// A limit of memory, and the passes that it refused.
 pub struct Memory {
     limit: ByteSize,
     weights: u64,
-    /// What was refused so far.
+    /// The passes refused so far.
     pub refused: Vec<Refused>,
 }
 
 impl Memory {
-    /// A limit for the weights, of `weights` bytes, and what a pass holds besides.
+    /// A limit of the weights, `weights` bytes, and a pass together.
     pub fn new(limit: ByteSize, weights: u64) -> Self {
         Memory {
             limit,
@@ -96,13 +98,13 @@ impl Memory {
         }
     }
 
-    /// Memory of a pass that holds `bytes` besides the weights; true if that is within the limit.
+    /// Memory of the weights and a pass of `bytes`; true if it is within the limit.
     pub fn needed(&self, bytes: u64) -> (ByteSize, bool) {
         let needed = ByteSize(self.weights + bytes);
         (needed, needed <= self.limit)
     }
 
-    /// True if such a pass fits; if not, it is logged and remembered.
+    /// True if a pass of `bytes` fits; if not, logs it and adds it to `refused`.
     pub fn fits(&mut self, what: &str, method: &str, length: usize, bytes: u64) -> bool {
         let (needed, fits) = self.needed(bytes);
         if fits {
@@ -124,13 +126,13 @@ impl Memory {
     }
 }
 
-/// File of a run folder: what its last run refused.
+/// File of a run folder with the passes that its last run refused.
 const REFUSED: &str = "refused.json";
 
-/// Writes what a run refused for the report, in place of a former run's.
+/// Writes the refused passes of a run, which its report lists, over those of an earlier run.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write(dir: &Path, refused: &[Refused]) -> Result<()> {
     let path = dir.join(REFUSED);
     if refused.is_empty() && !path.exists() {
@@ -139,7 +141,7 @@ pub fn write(dir: &Path, refused: &[Refused]) -> Result<()> {
     write_whole(&path, serde_json::to_string_pretty(refused)?.as_bytes())
 }
 
-/// What the last run of a folder refused.
+/// The passes that the last run of a folder refused.
 ///
 /// # Errors
 /// A damaged file.
@@ -154,17 +156,17 @@ pub fn read(dir: &Path) -> Result<Vec<Refused>> {
 
 /// Lines under a table, one for each refusal.
 pub fn note(refused: &[Refused], what: &str) -> String {
-    let refused = refused.iter().filter(|refused| refused.what == what);
-    let lines = refused.map(|refused| {
+    let line = |pass: &Refused| {
         format!(
             "- refused: {} at {} tokens needs about {}, the limit was {}\n",
-            refused.method,
-            refused.length,
-            ByteSize(refused.needed_bytes),
-            ByteSize(refused.limit_bytes)
+            pass.method,
+            pass.length,
+            ByteSize(pass.needed_bytes),
+            ByteSize(pass.limit_bytes)
         )
-    });
-    let lines: String = lines.collect();
+    };
+    let of_what = refused.iter().filter(|pass| pass.what == what);
+    let lines: String = of_what.map(line).collect();
     if lines.is_empty() {
         lines
     } else {

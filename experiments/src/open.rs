@@ -12,10 +12,31 @@ pub const TINY: &str = "builtin:tiny";
 /// The smallest shape with random weights.
 pub const RANDOM: &str = "builtin:random";
 
-/// Opens a model's folder without reading its weights; the built-in ones are written to a temporary folder.
+/// The vocabulary of a model cannot be told from its folder.
+#[derive(Debug, thiserror::Error)]
+pub enum VocabularyError {
+    /// No vocabulary file.
+    #[error("{folder}: no .tiktoken file; put qwen.tiktoken there, or name a vocabulary file")]
+    Missing {
+        /// The folder.
+        folder: String,
+    },
+
+    /// Several vocabulary files.
+    #[error("{} and {}: two vocabularies; name one of them", first.display(), second.display())]
+    Several {
+        /// One file.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
+}
+
+/// Opens a model's folder without reading its weights; the built-in ones are written to a temporary
+/// folder.
 ///
 /// # Errors
-/// Whatever is wrong with the folder.
+/// No such folder, or one that is not a checkpoint.
 pub fn checkpoint(path: &str) -> Result<Checkpoint> {
     if path.starts_with("builtin:") {
         // The files stay mapped after the folder is gone.
@@ -79,7 +100,7 @@ pub fn model(
 /// The vocabulary of a model: the file named, or the one `.tiktoken` file in its folder.
 ///
 /// # Errors
-/// No file, several, or a broken one.
+/// No vocabulary file, several ([`VocabularyError`]), or a damaged one.
 pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     if let Some(file) = file {
         return Ok(Tokenizer::from_file(file)?);
@@ -101,11 +122,13 @@ pub fn tokenizer(model: &str, file: Option<&Path>) -> Result<Tokenizer> {
     found.sort();
     match found.as_slice() {
         [file] => Ok(Tokenizer::from_file(file)?),
-        [] => bail!("{model}: no .tiktoken file; put qwen.tiktoken there, or name one (tokenizer)"),
-        [a, b, ..] => bail!(
-            "{} and {}: two vocabularies; name one (tokenizer)",
-            a.display(),
-            b.display()
-        ),
+        [] => {
+            let folder = model.to_owned();
+            Err(VocabularyError::Missing { folder }.into())
+        }
+        [first, second, ..] => {
+            let (first, second) = (first.clone(), second.clone());
+            Err(VocabularyError::Several { first, second }.into())
+        }
     }
 }

@@ -1,17 +1,17 @@
-//! A model under a method: passes of one length share a plan, and short windows go through the model
-//! together.
+//! A model under a method: passes of one length share a plan, and short windows go through the
+//! model together.
 
 use std::ops::Range;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use longspan_attention::{Method, Model};
+use longspan_attention::Method;
 use longspan_model::{
     CacheType, DecodeOptions, Decoder, PassPlan, Stale, Transformer, sequences_together,
 };
 use longspan_rope::Length;
 
-/// What a number depends on that comes from the model.
+/// The properties of a model on which its numbers depend; part of the keys of records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// Digest of configuration and weights.
@@ -24,18 +24,15 @@ pub struct Identity {
     pub trained: usize,
 }
 
-/// What a measurement asks of a model. [`Transformer`] is one; tests have others.
+/// A language model as measurements use it. [`Transformer`] implements it; so can a mock.
 pub trait LanguageModel {
     /// A method prepared for passes of one length.
     type Plan;
 
-    /// What identifies the model in records.
+    /// The model's part of the keys of records.
     fn identity(&self) -> Identity;
 
-    /// What plans need to know of it.
-    fn geometry(&self) -> Model;
-
-    /// Where it computes.
+    /// The device that computes.
     fn device(&self) -> Device;
 
     /// Prepares a method for passes of `length.total` tokens.
@@ -44,8 +41,8 @@ pub trait LanguageModel {
     /// The method does not fit the model.
     fn plan(&self, method: &Method, length: Length) -> Result<Self::Plan>;
 
-    /// Negative log likelihood, nats, of tokens `1..n` of each of the sequences concatenated in `ids`,
-    /// all of the plan's length `n`.
+    /// Negative log likelihood, nats, of tokens `1..n` of each of the sequences concatenated in
+    /// `ids`, all of the plan's length `n`.
     ///
     /// # Errors
     /// A token outside the vocabulary; a pass that fails.
@@ -63,12 +60,12 @@ pub trait LanguageModel {
         rows: Range<usize>,
     ) -> Result<Vec<Option<u32>>>;
 
-    /// Greedy generation: up to `most` tokens after a prompt, until `done` is true of those written or
-    /// the logits are not finite. Returns them, and the number of tokens fed.
+    /// Greedy generation: up to `most` tokens after a prompt, until `done` returns true for the
+    /// tokens so far or a logit is not finite. Returns the tokens, and the number of tokens fed.
     ///
     /// # Errors
     /// As [`nll`](LanguageModel::nll); a method that does not fit the model.
-    fn write_on(
+    fn generate(
         &self,
         method: &Method,
         prompt: &[u32],
@@ -87,10 +84,6 @@ impl LanguageModel for Transformer {
             device: self.device_kind().to_owned(),
             trained: self.config().trained,
         }
-    }
-
-    fn geometry(&self) -> Model {
-        self.config().geometry()
     }
 
     fn device(&self) -> Device {
@@ -114,7 +107,7 @@ impl LanguageModel for Transformer {
         Ok(self.most_likely(ids, plan, rows)?)
     }
 
-    fn write_on(
+    fn generate(
         &self,
         method: &Method,
         prompt: &[u32],
@@ -136,7 +129,8 @@ impl LanguageModel for Transformer {
     }
 }
 
-/// A cache that changes no number: what a method would treat differently at a new length is read again.
+/// Options of a cache that gives the numbers of a pass without a cache: in f32, and recomputed
+/// where the frequencies change with the length.
 pub fn exact_cache(capacity: usize) -> DecodeOptions {
     DecodeOptions {
         cache: CacheType::F32,
@@ -155,7 +149,7 @@ pub struct Session<'a, M: LanguageModel> {
 }
 
 impl<'a, M: LanguageModel> Session<'a, M> {
-    /// Nothing is planned yet.
+    /// A session without a plan yet.
     pub fn new(model: &'a M, method: &'a Method) -> Self {
         Session {
             model,
@@ -175,7 +169,7 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         self.method
     }
 
-    /// The plan for a length: the last one, or a new one.
+    /// The plan for a length; the last one is reused if it has the same length.
     fn plan(&mut self, length: Length) -> Result<&M::Plan> {
         let plan = match self.plan.take() {
             Some((planned, plan)) if planned == length => plan,
@@ -184,8 +178,17 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         Ok(&self.plan.insert((length, plan)).1)
     }
 
-    /// Losses of positions `1..n` of windows of `n = length.total` tokens, nats; none where `n` is
-    /// below 2. `fed` is told the number of windows after each call of the model.
+    /// Plans passes of a length, so that the first of them takes no longer than the others.
+    ///
+    /// # Errors
+    /// The method does not fit the model.
+    pub fn prepare(&mut self, length: Length) -> Result<()> {
+        self.plan(length)?;
+        Ok(())
+    }
+
+    /// Losses of positions `1..n` of windows of `n = length.total` tokens, nats; empty for `n`
+    /// below 2. Calls `advance` after each call of the model with its number of windows.
     ///
     /// # Errors
     /// A token outside the vocabulary; a method that does not fit; a pass that fails.
@@ -193,7 +196,7 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         &mut self,
         windows: &[&[u32]],
         length: Length,
-        mut fed: impl FnMut(usize),
+        mut advance: impl FnMut(usize),
     ) -> Result<Vec<Vec<f32>>> {
         let n = length.total;
         let mut losses = Vec::with_capacity(windows.len());
@@ -206,16 +209,16 @@ impl<'a, M: LanguageModel> Session<'a, M> {
             let nll = model.nll(&ids, self.plan(length)?)?;
             losses.extend(nll.chunks(n - 1).map(<[f32]>::to_vec));
             self.fed += ids.len();
-            fed(together.len());
+            advance(together.len());
         }
         Ok(losses)
     }
 
-    /// [`LanguageModel::most_likely`] of a pass over `ids`, of which the first `prefill` count as the
-    /// first call.
+    /// [`LanguageModel::most_likely`] of a pass over `ids`, with the first `prefill` as the first
+    /// forward call.
     ///
     /// # Errors
-    /// As there; a method that does not fit.
+    /// As [`losses`](Session::losses).
     pub fn most_likely(
         &mut self,
         ids: &[u32],
@@ -232,17 +235,17 @@ impl<'a, M: LanguageModel> Session<'a, M> {
         Ok(tokens)
     }
 
-    /// [`LanguageModel::write_on`].
+    /// [`LanguageModel::generate`].
     ///
     /// # Errors
-    /// As there.
-    pub fn write_on(
+    /// As [`losses`](Session::losses).
+    pub fn generate(
         &mut self,
         prompt: &[u32],
         most: usize,
         done: &mut dyn FnMut(&[u32]) -> bool,
     ) -> Result<Vec<u32>> {
-        let (written, fed) = self.model.write_on(self.method, prompt, most, done)?;
+        let (written, fed) = self.model.generate(self.method, prompt, most, done)?;
         self.fed += fed;
         Ok(written)
     }

@@ -61,8 +61,8 @@ pub(crate) fn convert<T: WeightElement>(
             .zip(bytes.par_chunks(TASK * size))
             .enumerate()
             .try_for_each(|(task, (values, bytes))| {
-                let values = values.iter_mut().zip(bytes.chunks_exact(size));
-                for (i, (value, bytes)) in values.enumerate() {
+                let pairs = values.iter_mut().zip(bytes.chunks_exact(size));
+                for (i, (value, bytes)) in pairs.enumerate() {
                     let x = read(bytes);
                     *value = T::from_f32(x);
                     if !value.to_f32().is_finite() {

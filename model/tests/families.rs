@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use longspan_model::{
-    Architecture, FAMILIES, ModelFamily, Quantization, Transformer, WeightType, shape, shape_names,
-    write_random_checkpoint,
+    Architecture, FAMILIES, ModelFamily, QkvNames, Quantization, Transformer, WeightType, shape,
+    shape_names, write_random_checkpoint,
 };
 use longspan_rope::{Axis, find};
 use safetensors::SafeTensors;
@@ -48,7 +48,8 @@ fn every_family_is_described() {
     }
 }
 
-/// A `config.json` that a family writes is the one that it reads.
+/// A `config.json` that a family writes is the one that it reads. Only families that store q, k and
+/// v as one matrix have a packed form.
 #[test]
 fn published_shapes_survive_config_json() {
     let folder = tempfile::tempdir().unwrap();
@@ -61,6 +62,7 @@ fn published_shapes_survive_config_json() {
         for (name, sizes) in family.shapes() {
             assert_eq!(shape(name).as_ref(), Some(sizes));
             assert_eq!(sizes.family, *family);
+            let packable = matches!(family.layout(sizes).qkv, QkvNames::Fused(_));
             for quantization in [None, Some(4), Some(8)] {
                 let quantization = quantization.map(|bits| Quantization {
                     bits,
@@ -72,7 +74,13 @@ fn published_shapes_survive_config_json() {
                     ..sizes.clone()
                 };
                 std::fs::write(&path, architecture.to_json().to_string()).unwrap();
-                let (read, unknown) = Architecture::from_file(&path).unwrap();
+                let read = Architecture::from_file(&path);
+                if quantization.is_some() && !packable {
+                    let error = read.unwrap_err().to_string();
+                    assert!(error.contains(family.name()), "{error}");
+                    continue;
+                }
+                let (read, unknown) = read.unwrap();
                 assert_eq!(read, architecture);
                 assert_eq!(unknown, [""; 0]);
             }

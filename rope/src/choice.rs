@@ -76,7 +76,7 @@ impl<A: Axis + ?Sized> Default for Choice<A> {
     }
 }
 
-// Derives would ask for `A: Clone` and so on, which a trait object is not.
+// Derives would require `A: Clone` and so on, which a trait object is not.
 
 impl<A: ?Sized> Clone for Choice<A> {
     fn clone(&self) -> Self {
@@ -177,7 +177,7 @@ impl<A: Axis + ?Sized> PerLayer<A> {
     /// [`Choice::resolve`] for each.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Choice::resolve`].
     pub fn resolve(&mut self) -> Result<(), OptionError> {
         self.runs.iter_mut().try_for_each(|run| run.1.resolve())
     }

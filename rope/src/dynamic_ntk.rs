@@ -1,6 +1,7 @@
-//! Qwen's dynamic NTK scaling: `alpha = max(1, 2^(ceil(log2(n/L)) + 1) - 1)`, base `b * alpha^(d/(d-2))`. Alpha is a
-//! step function: 1 up to `L`, 3 up to `2L`, 7 up to `4L`, and so on. It is `dynamic_ntk_hf` with factor 2 and `n/L`
-//! rounded up to a power of two. Source: QwenLM's modeling_qwen.py, `get_ntk_alpha` and `RotaryEmbedding`.
+//! Qwen's dynamic NTK scaling: `alpha = max(1, 2^(ceil(log2(n/L)) + 1) - 1)`, base `b *
+//! alpha^(d/(d-2))`. Alpha is a step function: 1 up to `L`, 3 up to `2L`, 7 up to `4L`, and so on.
+//! It is `dynamic_ntk_hf` with factor 2 and `n/L` rounded up to a power of two. Source: QwenLM's
+//! modeling_qwen.py, `get_ntk_alpha` and `RotaryEmbedding`.
 
 use serde::Deserialize;
 
@@ -26,8 +27,8 @@ enum Freeze {
 
 /// Qwen's alpha for `n` tokens.
 ///
-/// In integers, because a floating logarithm can land on the wrong side of a power of two: the smallest `2^k` with
-/// `L * 2^k >= n` is the smallest that is at least `n/L` rounded up.
+/// In integers, because a floating logarithm can land on the wrong side of a power of two: the
+/// smallest `2^k` with `L * 2^k >= n` is the smallest that is at least `n/L` rounded up.
 fn alpha(n: usize, trained: usize) -> f64 {
     2.0 * n.div_ceil(trained).next_power_of_two() as f64 - 1.0
 }

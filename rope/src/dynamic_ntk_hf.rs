@@ -1,5 +1,6 @@
-//! Hugging Face's dynamic NTK scaling: `alpha = f * n/L - (f - 1)` with `n` at least `L`, base `b * alpha^(d/(d-2))`.
-//! Factor 1 gives `alpha = n/L`. Source: transformers, modeling_rope_utils.py, `_compute_dynamic_ntk_parameters`.
+//! Hugging Face's dynamic NTK scaling: `alpha = f * n/L - (f - 1)` with `n` at least `L`, base `b *
+//! alpha^(d/(d-2))`. Factor 1 gives `alpha = n/L`. Source: transformers, modeling_rope_utils.py,
+//! `_compute_dynamic_ntk_parameters`.
 
 use serde::Deserialize;
 

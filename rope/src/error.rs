@@ -1,6 +1,6 @@
 //! Errors of names, options and model geometry.
 
-/// Why a variant of an axis refused its name, its options or the model.
+/// A variant is unknown, or refuses its options or the model.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionError {
     /// No variant has this name.

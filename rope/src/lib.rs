@@ -1,14 +1,15 @@
 //! RoPE frequency methods as plain `f64` functions.
 //!
-//! A rotary embedding turns pair `i` of a head's `dim` rotated dimensions by `position * inv_freq[i]` radians. A
-//! frequency method chooses those `dim / 2` numbers, and one temperature `mscale`, from the model's geometry ([`Rope`])
-//! and the lengths in play ([`Length`]). It keeps no state: the same arguments always give the same [`Spectrum`].
+//! A rotary embedding turns pair `i` of a head's `dim` rotated dimensions by `position *
+//! inv_freq[i]` radians. A frequency method chooses those `dim / 2` numbers, and one temperature
+//! `mscale`, from the model's geometry ([`Rope`]) and the lengths in play ([`Length`]). It keeps no
+//! state: the same arguments always give the same [`Spectrum`].
 //!
-//! Notation in the formulas: `d` rotated dimension, `b` base, `theta_i = b^(-2i/d)`, `lambda_i = 2 pi / theta_i`
-//! (tokens for one full turn), `L` trained length, `n` current length, `s` scale.
+//! Notation in the formulas: `d` rotated dimension, `b` base, `theta_i = b^(-2i/d)`, `lambda_i = 2
+//! pi / theta_i` (tokens for one full turn), `L` trained length, `n` current length, `s` scale.
 //!
-//! A new method is one file that defines `Frequencies` and one word in the registry below;
-//! `tests/registry.rs` then asks for its golden values and for a case in which it is plain RoPE.
+//! A new method is one file that defines `Frequencies` and its name in the registry below;
+//! `tests/registry.rs` then requires its golden values and a case in which it is plain RoPE.
 //!
 //! ```
 //! use longspan_rope::{Choice, FrequencyMethod, Length, Rope};
@@ -59,11 +60,11 @@ impl Rope {
             .collect()
     }
 
-    /// The base `b * alpha^(d/(d-2))`, which divides the lowest of the frequencies by exactly `alpha` and leaves the
-    /// highest alone (YaRN, arXiv 2309.00071, definition 1).
+    /// The base `b * alpha^(d/(d-2))`, which divides the lowest of the frequencies by exactly
+    /// `alpha` and leaves the highest alone (YaRN, arXiv 2309.00071, definition 1).
     ///
-    /// For `dim` 2 the exponent is infinite, and so is the base for `alpha > 1`: the only frequency, 1, still comes
-    /// out.
+    /// For `dim` 2 the exponent is infinite, and so is the base for `alpha > 1`: the only
+    /// frequency, 1, still comes out.
     pub(crate) fn ntk_base(&self, alpha: f64) -> f64 {
         let d = self.dim as f64;
         self.base * alpha.powf(d / (d - 2.0))
@@ -94,7 +95,7 @@ impl Length {
     }
 }
 
-/// What a frequency method decides.
+/// The frequencies and the temperature of a rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spectrum {
     /// `dim / 2` angular frequencies, in radians per position, highest first.

@@ -1,5 +1,5 @@
-//! Position interpolation: every frequency divided by `s`, which is the same as every position divided by `s`.
-//! Source: arXiv 2306.15595, equation 4; `linear` in Hugging Face transformers.
+//! Position interpolation: every frequency divided by `s`, which is the same as every position
+//! divided by `s`. Source: arXiv 2306.15595, equation 4; `linear` in Hugging Face transformers.
 
 use serde::Deserialize;
 

@@ -1,6 +1,7 @@
-//! Llama 3.1's scaling: wavelengths below `L/4` are kept, those above `L` divided by 8, with a mix between that is
-//! linear in `L/lambda`. That is NTK-by-parts with the paper's ramp, other constants and no temperature. Source:
-//! meta-llama's llama-models, `apply_scaling`; `llama3` in Hugging Face transformers.
+//! Llama 3.1's scaling: wavelengths below `L/4` are kept, those above `L` divided by 8, with a mix
+//! between that is linear in `L/lambda`. That is NTK-by-parts with the paper's ramp, other
+//! constants and no temperature. Source: meta-llama's llama-models, `apply_scaling`; `llama3` in
+//! Hugging Face transformers.
 
 use serde::Deserialize;
 

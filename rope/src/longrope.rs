@@ -1,7 +1,7 @@
-//! LongRoPE: each frequency divided by its own searched factor, from one list up to the trained length and another
-//! beyond it; cos and sin multiplied by `sqrt(1 + ln s / ln L)`. As in Hugging Face's `longrope`, that temperature
-//! applies at every length, the short ones too, and no initial positions are left unscaled. Source: arXiv 2402.13753;
-//! microsoft/LongRoPE.
+//! LongRoPE: each frequency divided by its own searched factor, from one list up to the trained
+//! length and another beyond it; cos and sin multiplied by `sqrt(1 + ln s / ln L)`. As in Hugging
+//! Face's `longrope`, that temperature applies at every length, the short ones too, and no initial
+//! positions are left unscaled. Source: arXiv 2402.13753; microsoft/LongRoPE.
 
 use std::fs;
 
@@ -132,7 +132,8 @@ impl FrequencyMethod for Frequencies {
                 path,
             });
         }
-        // Both lists are checked whichever is used, so that a mistake does not wait for a long run to show.
+        // Both lists are checked whichever is used, so that a mistake does not wait for a long run
+        // to show.
         let short = divisors("short_factor", params.short_factor, rope)?;
         let long = divisors("long_factor", params.long_factor, rope)?;
         let mscale = temperature(params.factor, params.attention_factor, rope)?;
@@ -210,7 +211,8 @@ struct ModelConfig {
     original_max_position_embeddings: Option<f64>,
 }
 
-/// Unknown keys are refused: some variants carry temperatures of their own, and dropping those would be silent.
+/// Unknown keys are refused: some variants carry temperatures of their own, and dropping those
+/// would be silent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RopeScaling {
@@ -225,7 +227,8 @@ struct RopeScaling {
     _rope_type: Option<Value>,
 }
 
-/// The options that a config.json stands for: both lists, and `attention_factor` or else `factor` if it has either.
+/// The options that a config.json stands for: both lists, and `attention_factor` or else `factor`
+/// if it has either.
 fn from_config_json(text: &str) -> Result<Options, String> {
     let model: ModelConfig = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let scaling = model

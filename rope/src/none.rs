@@ -1,11 +1,10 @@
-//! Plain RoPE: `theta_i = b^(-2i/d)`, whatever the length. Source: RoFormer, arXiv 2104.09864, section 3.2.2.
+//! Plain RoPE: `theta_i = b^(-2i/d)`, whatever the length. Source: RoFormer, arXiv 2104.09864,
+//! section 3.2.2.
 
 use serde::Deserialize;
 
 use crate::options::parse;
-use crate::{
-    FrequencyMethod, Length, OptionError, Options, Rope, Spectrum, Variant, check,
-};
+use crate::{FrequencyMethod, Length, OptionError, Options, Rope, Spectrum, Variant, check};
 
 /// Registry entry of `none`.
 pub struct Frequencies;

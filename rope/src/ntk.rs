@@ -1,5 +1,6 @@
-//! Static NTK-aware scaling: the base becomes `b * alpha^(d/(d-2))`, so the lowest frequency is divided by `alpha`, the
-//! highest not at all. Source: YaRN, arXiv 2309.00071, definition 1 and equations 14-16.
+//! Static NTK-aware scaling: the base becomes `b * alpha^(d/(d-2))`, so the lowest frequency is
+//! divided by `alpha`, the highest not at all. Source: YaRN, arXiv 2309.00071, definition 1 and
+//! equations 14-16.
 
 use serde::Deserialize;
 

@@ -1,11 +1,13 @@
-//! NTK-by-parts: frequencies that turn many times within the trained length are kept, those that turn less than once
-//! are divided by `s`, and a ramp mixes the two between: `theta_i * ((1 - gamma_i)/s + gamma_i)`.
+//! NTK-by-parts: frequencies that turn many times within the trained length are kept, those that
+//! turn less than once are divided by `s`, and a ramp mixes the two between: `theta_i * ((1 -
+//! gamma_i)/s + gamma_i)`.
 //!
 //! There are two ramps, and they differ:
-//! - `paper`: linear in the turns `r = L/lambda_i`, from `beta_slow` (divide) to `beta_fast` (keep). Source: YaRN,
-//!   arXiv 2309.00071, equations 17-20.
-//! - `code`: linear in the index `i`, between the indices at which `r` is `beta_fast` (rounded down, keep) and
-//!   `beta_slow` (rounded up, divide). Source: the jquesnelle/yarn repository, Hugging Face's `yarn`, llama.cpp.
+//! - `paper`: linear in the turns `r = L/lambda_i`, from `beta_slow` (divide) to `beta_fast`
+//!   (keep). Source: YaRN, arXiv 2309.00071, equations 17-20.
+//! - `code`: linear in the index `i`, between the indices at which `r` is `beta_fast` (rounded
+//!   down, keep) and `beta_slow` (rounded up, divide). Source: the jquesnelle/yarn repository,
+//!   Hugging Face's `yarn`, llama.cpp.
 
 use std::f64::consts::TAU;
 
@@ -102,7 +104,8 @@ pub(crate) fn scale(
     }
 }
 
-/// Refuses a ramp without width or with ends that are not positive. Each end is its key and value, in turns.
+/// Refuses a ramp without width or with ends that are not positive. Each end is its key and value,
+/// in turns.
 pub(crate) fn check_betas(
     variant: &'static str,
     (fast_key, fast): (&str, f64),
@@ -121,8 +124,8 @@ pub(crate) fn check_betas(
     })
 }
 
-/// The `dim / 2` mixed frequencies, in radians per position, for a scale `s` and a ramp between `beta_fast` and
-/// `beta_slow` turns.
+/// The `dim / 2` mixed frequencies, in radians per position, for a scale `s` and a ramp between
+/// `beta_fast` and `beta_slow` turns.
 pub(crate) fn inv_freq(
     rope: &Rope,
     s: f64,
@@ -150,7 +153,8 @@ fn kept(rope: &Rope, ramp: Ramp, beta_fast: f64, beta_slow: f64) -> Vec<f64> {
             .collect(),
         Ramp::Code => {
             let (low, high) = index_range(rope, beta_fast, beta_slow);
-            // A ramp between equal indices becomes a step just after them, as in the published code.
+            // A ramp between equal indices becomes a step just after them, as in the published
+            // code.
             let width = if high > low { high - low } else { 0.001 };
             (0..rope.dim / 2)
                 .map(|i| 1.0 - ((i as f64 - low) / width).clamp(0.0, 1.0))
@@ -162,7 +166,8 @@ fn kept(rope: &Rope, ramp: Ramp, beta_fast: f64, beta_slow: f64) -> Vec<f64> {
 /// The dimension indices between which the `code` ramp falls from 1 to 0.
 fn index_range(rope: &Rope, beta_fast: f64, beta_slow: f64) -> (f64, f64) {
     let d = rope.dim as f64;
-    // Clamped to d - 1, not to the last pair's d/2 - 1: that is what published code does, and it shapes the ramp.
+    // Clamped to d - 1, not to the last pair's d/2 - 1: that is what published code does, and it
+    // shapes the ramp.
     let within = |index: f64| index.clamp(0.0, d - 1.0);
     (
         within(index_at(rope, beta_fast).floor()),
@@ -170,7 +175,8 @@ fn index_range(rope: &Rope, beta_fast: f64, beta_slow: f64) -> (f64, f64) {
     )
 }
 
-/// The (fractional) dimension index whose frequency makes `turns` full turns within the trained length.
+/// The (fractional) dimension index whose frequency makes `turns` full turns within the trained
+/// length.
 fn index_at(rope: &Rope, turns: f64) -> f64 {
     rope.dim as f64 * (rope.trained as f64 / (TAU * turns)).ln() / (2.0 * rope.base.ln())
 }

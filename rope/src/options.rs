@@ -17,7 +17,7 @@ pub fn parse<T: DeserializeOwned>(
     variant: &(impl Variant + ?Sized),
     options: &Options,
 ) -> Result<T, OptionError> {
-    // A config's `nan` or `inf` arrives as null, which an optional field would take for "not given".
+    // A config's `nan` or `inf` arrives as null, which an optional field reads as "not given".
     if let Some((key, _)) = options.iter().find(|(_, value)| value.is_null()) {
         return Err(OptionError::Value {
             variant: variant.name(),
@@ -33,7 +33,7 @@ pub fn parse<T: DeserializeOwned>(
     })
 }
 
-/// Refuses anything but a finite number of at least 1.
+/// Checks that a number is finite and at least 1.
 ///
 /// # Errors
 /// [`OptionError::Value`].
@@ -41,7 +41,7 @@ pub fn at_least_one(variant: &'static str, key: &str, value: f64) -> Result<f64,
     number(variant, key, value, value >= 1.0, "finite and at least 1")
 }
 
-/// Refuses anything but a finite number above 0.
+/// Checks that a number is finite and above 0.
 ///
 /// # Errors
 /// [`OptionError::Value`].

@@ -1,7 +1,7 @@
-//! What the six axes of Longspan have in common: variants, their registries, their documentation.
+//! Variants, their registries and their documentation, which the six axes of Longspan share.
 //!
-//! An axis is a trait over [`Variant`], a folder with one file per variant, and a [`registry!`] line
-//! that lists them. A config selects a variant by its name, with options next to it.
+//! An axis is a trait over [`Variant`], a folder with one file per variant, and a [`registry!`]
+//! line that lists them. A config selects a variant by its name, with options next to it.
 
 use crate::{OptionError, Options};
 
@@ -15,10 +15,10 @@ pub struct OptionDoc {
     pub meaning: &'static str,
 }
 
-/// What every variant of every axis says of itself.
+/// The name and the documentation of a variant, of any axis.
 ///
-/// Only the name is required: summary, source and options are what `longspan list` and the generated
-/// docs show, so registered variants have them all.
+/// Only the name is required: summary, source and options are what `longspan list` and the
+/// generated docs show, so registered variants have them all.
 pub trait Variant: Send + Sync {
     /// The `kind` that selects the variant in a config.
     fn name(&self) -> &'static str;
@@ -38,8 +38,8 @@ pub trait Variant: Send + Sync {
         &[]
     }
 
-    /// For a variant outside the registry that holds its settings in fields: those settings, as they
-    /// should enter the keys of records.
+    /// For a variant outside the registry that holds its settings in fields: those settings, as
+    /// they should enter the keys of records.
     fn settings(&self) -> Options {
         Options::new()
     }
@@ -80,8 +80,8 @@ pub fn find<A: Axis + ?Sized>(name: &str) -> Result<&'static A, OptionError> {
 
 /// Declares the module of each variant and the registry that lists them.
 ///
-/// `registry! { /// Docs. pub static LIST: [dyn Trait] = Unit; a, b }` declares `mod a; mod b;`, each
-/// of which exports a unit struct `Unit` that implements `Trait`.
+/// `registry! { /// Docs. pub static LIST: [dyn Trait] = Unit; a, b }` declares `mod a; mod b;`,
+/// each of which exports a unit struct `Unit` that implements `Trait`.
 #[macro_export]
 macro_rules! registry {
     ($(#[$docs:meta])* pub static $list:ident: [$variant:ty] = $unit:ident; $($name:ident),* $(,)?) => {

@@ -1,5 +1,6 @@
-//! YaRN: NTK-by-parts, and a temperature: cos and sin are multiplied by `0.1 * ln s + 1`. With `dynamic = true` both
-//! follow `s = max(1, n/L)`. Source: arXiv 2309.00071, equations 21-22 and section 3.3.
+//! YaRN: NTK-by-parts, and a temperature: cos and sin are multiplied by `0.1 * ln s + 1`. With
+//! `dynamic = true` both follow `s = max(1, n/L)`. Source: arXiv 2309.00071, equations 21-22 and
+//! section 3.3.
 
 use serde::Deserialize;
 

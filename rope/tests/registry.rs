@@ -1,7 +1,8 @@
 //! What every method of the registry must satisfy. A new method fails here until
 //! `tests/goldens/NAME.json` has golden values and cases in which the method equals plain RoPE.
 //!
-//! Golden values are computed from the published formulas outside this crate, in 40-digit arithmetic.
+//! Golden values are computed from the published formulas outside this crate, in 40-digit
+//! arithmetic.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -166,7 +167,8 @@ fn spectra_are_well_formed_and_repeatable() {
     }
 }
 
-/// What serde says a method's type accepts: the quoted names of its error about an unknown key, after that key.
+/// What serde says a method's type accepts: the quoted names of its error about an unknown key,
+/// after that key.
 fn accepted(method: &dyn FrequencyMethod) -> BTreeSet<String> {
     let (mut options, rope) = example(method);
     options.insert("no_such_option".to_owned(), json!(1));

@@ -113,7 +113,7 @@ fn a_missing_device_or_type_of_activations_is_named() {
     // Tests are built with wgpu at most.
     fail(dir.path(), &run("rocm"), &["--features rocm"]);
     if cfg!(feature = "wgpu") {
-        fail(dir.path(), &run("wgpu:99"), &["--device wgpu"]);
+        fail(dir.path(), &run("wgpu:99"), &["device wgpu"]);
     } else {
         fail(dir.path(), &run("wgpu"), &["--features wgpu"]);
     }

@@ -23,7 +23,7 @@ fn a_bad_published_number_is_named() {
         (row("perplexity = { 64 = \"-\" }"), &["run.toml", "\"-\""]),
         (
             row("perplexity = { 1K = 4.23 }"),
-            &["run.toml", "\"1K\" is no context length"],
+            &["run.toml", "\"1K\" is not a context length"],
         ),
         (
             row("perplexity = { 1 = 4.23 }"),

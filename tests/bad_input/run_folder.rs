@@ -18,7 +18,7 @@ fn a_folder_of_something_else_is_named_and_kept() {
     let config = dir.path().join("trained/config.toml");
     std::fs::write(&config, "seed = 1\n").unwrap();
     let out = [&RUN[..], &["--out", "trained"]].concat();
-    fail(dir.path(), &out, &["trained", "something else than a run"]);
+    fail(dir.path(), &out, &["trained", "something other than a run"]);
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "seed = 1\n");
     // A config that is run in its own folder keeps its comments.
     let written = std::fs::read_to_string(dir.path().join("run.toml")).unwrap() + "# why\n";
@@ -41,7 +41,11 @@ fn another_config_is_refused_with_the_key_and_both_values() {
         ("model.dtype=bf16", &["model.dtype", "bf16"]),
     ] {
         let args = ["run", "run.toml", "--set", set];
-        fail(dir.path(), &args, &[&["another config"], words].concat());
+        fail(
+            dir.path(),
+            &args,
+            &[&["another config", "--out"], words].concat(),
+        );
     }
 }
 
@@ -66,5 +70,5 @@ fn a_folder_in_use_is_refused() {
     succeed(dir.path(), &RUN);
     let held = std::fs::File::open(dir.path().join("runs/run/records.jsonl")).unwrap();
     held.lock().unwrap();
-    fail(dir.path(), &RUN, &["another longspan is writing"]);
+    fail(dir.path(), &RUN, &["another longspan is writing", "--out"]);
 }

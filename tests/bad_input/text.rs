@@ -43,7 +43,7 @@ fn a_bad_vocabulary_is_named() {
     std::fs::write(&vocabulary, good.replacen("AQ== 1", "AQ== 0", 1)).unwrap();
     fail(dir.path(), &RUN, &["bytes.tiktoken:2"]);
     std::fs::remove_file(&vocabulary).unwrap();
-    fail(dir.path(), &RUN, &["model", ".tiktoken"]);
+    fail(dir.path(), &RUN, &["model", ".tiktoken", "--tokenizer"]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn bad_arguments_are_named() {
             "f32, bf16, f16 and int8",
         ),
         (&["generate", "--top-p", "2", "hi"], "up to 1"),
-        (&["generate", "--stop=", "hi"], "--stop is empty"),
+        (&["generate", "--stop=", "hi"], "a stop word is empty"),
         (&["generate", ""], "the prompt is empty"),
         (
             &["generate", "--max-new-tokens", "4000000000", "hi"],

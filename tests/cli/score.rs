@@ -57,7 +57,7 @@ fn score_equals_the_reference() {
     let model = folder.to_string_lossy();
     let mut all = Vec::new();
     for length in [1, 33, 64, 65, 128, 129, 500] {
-        let mut cases = cases();
+        let mut cases = cases(&folder);
         cases.retain(|case| case["length"] == json!(length));
         assert_eq!(cases.len(), 14);
         all.extend(errors(dir.path(), &model, &expected, &cases, length));

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::shared::{fail, micro, needles, records, succeed, write_text, write_vocabulary};
 
 /// Configs on the built-in model and text, with overrides that make them small.
-const BUILT_IN: [(&str, &[&str]); 3] = [
+const BUILT_IN: [(&str, &[&str]); 4] = [
     (
         "quickstart",
         &[
@@ -21,6 +21,10 @@ const BUILT_IN: [(&str, &[&str]); 3] = [
         ],
     ),
     ("longer-context", &["perplexity.max_tokens=1024"]),
+    (
+        "methods",
+        &["perplexity.max_tokens=512", "perplexity.lengths=[256,512]"],
+    ),
     ("needle", &["needle.lengths=[256]", "needle.depths=2"]),
 ];
 
@@ -99,7 +103,7 @@ fn configs_on_built_in_data_run() {
         let text = std::fs::read_to_string(shipped(name)).unwrap();
         if text.contains("[perplexity]") {
             assert!(stdout.contains("| floor (exact) "), "{name}: {stdout}");
-            let per_method = if name == "quickstart" { 2 } else { 3 };
+            let per_method = if name == "longer-context" { 3 } else { 2 };
             assert_complete(&records(&folder), &methods, per_method);
         }
         if text.contains("[needle]") {

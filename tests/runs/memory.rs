@@ -66,7 +66,7 @@ fn a_plan_lists_every_pass_and_bounds_its_memory() {
     let longest = found.iter().find(|record| record["length"] == 16384);
     let peak = longest.unwrap()["peak_bytes"].as_f64().unwrap() / f64::from(1 << 20);
     assert!(
-        estimate > peak && estimate < 1.5 * peak,
+        estimate > peak && estimate < 1.7 * peak,
         "estimated {estimate} MiB, measured {peak}"
     );
 }
@@ -98,6 +98,7 @@ fn a_cell_that_does_not_fit_is_refused_and_the_others_run() {
         "windows | sinks",
         "16384 tokens",
         "64.0 MiB",
+        "raise the limit",
         "--memory-limit",
     ] {
         assert!(stderr.contains(word), "no {word} in {stderr}");
@@ -120,7 +121,7 @@ fn a_cell_that_does_not_fit_is_refused_and_the_others_run() {
 fn a_limit_that_refuses_every_cell_is_an_error() {
     let dir = workspace();
     let run = |limit| ["run", "c.toml", "--memory-limit", limit];
-    let words = ["every cell was refused", "1.0 MiB"];
+    let words = ["every cell was refused", "1.0 MiB", "--memory-limit"];
     fail(dir.path(), &run("1MiB"), &words);
     fail(dir.path(), &run("lots"), &["lots", "--memory-limit"]);
 }

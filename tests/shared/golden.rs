@@ -15,9 +15,16 @@ pub fn golden(name: &str) -> PathBuf {
     path
 }
 
-/// The cases of `golden/micro`.
-pub fn cases() -> Vec<Value> {
-    let text = std::fs::read(golden("micro/expected.json")).unwrap();
+/// The checkpoints of a family that have reference values.
+pub fn family(name: &str) -> Vec<PathBuf> {
+    let list = golden(&format!("families/{name}.txt"));
+    let text = std::fs::read_to_string(list).unwrap();
+    text.lines().map(golden).collect()
+}
+
+/// The cases of a checkpoint.
+pub fn cases(folder: &Path) -> Vec<Value> {
+    let text = std::fs::read(folder.join("expected.json")).unwrap();
     let mut file: Value = serde_json::from_slice(&text).unwrap();
     serde_json::from_value(file["cases"].take()).unwrap()
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub use checkpoint::{Stored, find, read_tensors, write_tensors};
-pub use golden::{Expected, cases, golden, method};
+pub use golden::{Expected, cases, family, golden, method};
 pub use training::{training_workspace, write_training};
 pub use workspace::{
     json_lines, micro, needles, records, timeless, tiny_folder, workspace, write_config,

@@ -1,7 +1,7 @@
 //! Attention patterns: which keys a query sees, at which positions, and what a cache may drop.
 //!
-//! A pattern is one file that exports `Pattern` and one word in the registry below;
-//! `tests/registry.rs` then asks for its goldens.
+//! A pattern is one file that exports `Pattern` and its name in the registry below;
+//! `tests/registry.rs` then requires its goldens.
 
 use std::ops::Range;
 
@@ -34,7 +34,8 @@ pub trait AttentionPattern: Variant {
         Ok(layer.length)
     }
 
-    /// The keys of a layer that later queries may still see; a cache drops the others. Default: all.
+    /// The keys of a layer that later queries may still see; a cache drops the others. Default:
+    /// all.
     ///
     /// # Errors
     /// As [`bands`](AttentionPattern::bands).

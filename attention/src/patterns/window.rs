@@ -2,6 +2,8 @@
 //! `sinks` tokens of the sequence. Source: QwenLM/Qwen issues 206 and 422 (windows by layer);
 //! arXiv 2309.17453 (sinks).
 
+use std::num::NonZeroUsize;
+
 use longspan_rope::{Length, OptionDoc, OptionError, Options, Variant, parse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -47,7 +49,7 @@ pub(crate) enum Sizes {
 }
 
 /// Tokens that a query sees, itself included; `None`: all up to the query.
-pub(crate) type Size = Option<usize>;
+pub(crate) type Size = Option<NonZeroUsize>;
 
 impl Sizes {
     /// The window of each of `layers` layers.
@@ -142,10 +144,10 @@ impl AttentionPattern for Pattern {
         let Some(window) = params.window(layer.model, layer.index)? else {
             return Ok(vec![BandKeys::in_place(layer, |i| 0..i + 1)]);
         };
-        let first = |i: u32| (i as usize + 1).saturating_sub(window) as u32;
+        let first = |i: u32| (i as usize + 1).saturating_sub(window.get()) as u32;
         let mut bands = vec![BandKeys::in_place(layer, |i| first(i)..i + 1)];
-        // Sinks are a band of their own, so that a kernel walks over two short ranges of keys and never
-        // over the keys between them.
+        // Sinks are a band of their own, so that a kernel walks over two short ranges of keys and
+        // never over the keys between them.
         if params.sinks > 0 {
             let sinks = params.sinks.min(layer.length.total) as u32;
             bands.push(BandKeys::in_place(layer, |i| 0..sinks.min(first(i))));
@@ -159,8 +161,8 @@ impl AttentionPattern for Pattern {
         Ok(
             match (params.alpha, params.window(layer.model, layer.index)?) {
                 (Alpha::PerLayer, Some(window)) => Length {
-                    total: length.total.min(window),
-                    prefill: length.prefill.min(window),
+                    total: length.total.min(window.get()),
+                    prefill: length.prefill.min(window.get()),
                 },
                 _ => length,
             },
@@ -171,7 +173,7 @@ impl AttentionPattern for Pattern {
         let params: Params = parse(self, options)?;
         let last = params.window(model, layer)?;
         Ok(Kept {
-            last,
+            last: last.map(NonZeroUsize::get),
             first: if last.is_some() { params.sinks } else { 0 },
         })
     }
@@ -197,8 +199,9 @@ impl TryFrom<Value> for Sizes {
 }
 
 fn size(value: &Value) -> Result<Size, String> {
-    match (value.as_u64(), value.as_str()) {
-        (Some(tokens), _) if tokens > 0 => Ok(Some(tokens as usize)),
+    let tokens = value.as_u64().map(|tokens| tokens as usize);
+    match (tokens.and_then(NonZeroUsize::new), value.as_str()) {
+        (Some(tokens), _) => Ok(Some(tokens)),
         (_, Some("full")) => Ok(None),
         _ => Err(format!(
             "{value} is not a size; give a number of tokens from 1 (the query itself) or \"full\", for \
@@ -221,7 +224,7 @@ fn run(value: &Value) -> Result<(usize, Size), String> {
 
 impl From<Sizes> for Value {
     fn from(sizes: Sizes) -> Value {
-        let value = |size: Size| size.map_or(json!("full"), |tokens| json!(tokens));
+        let value = |size: Size| size.map_or(json!("full"), |tokens| json!(tokens.get()));
         match sizes {
             Sizes::All(size) => value(size),
             Sizes::List(sizes) => sizes.into_iter().map(value).collect(),
@@ -253,6 +256,9 @@ mod tests {
             ),
         ] {
             let read = sizes(form.clone()).unwrap();
+            let expected: Vec<Size> = (expected.into_iter())
+                .map(|size| size.and_then(NonZeroUsize::new))
+                .collect();
             assert_eq!(read.of_layers(layers).unwrap(), expected, "{form}");
             assert_eq!(Value::from(read), form);
         }

@@ -1,6 +1,6 @@
-//! LogN scaling: query `i` (1-based) times `max(1, ln m / ln L)`, `L` the trained length and `m` the
-//! query's position, or the number of keys it sees. Source: arXiv 2202.12172; kexue.fm 8823 and 9706;
-//! Qwen's modeling_qwen.py.
+//! LogN scaling: query `i` (1-based) times `max(1, ln m / ln L)`, `L` the trained length and `m`
+//! the query's position, or the number of keys it sees. Source: arXiv 2202.12172; kexue.fm 8823 and
+//! 9706; Qwen's modeling_qwen.py.
 
 use longspan_rope::{OptionDoc, OptionError, Options, Variant, parse};
 use serde::{Deserialize, Serialize};

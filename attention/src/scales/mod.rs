@@ -1,7 +1,7 @@
 //! Query scales: a factor on each query, which sharpens or softens its attention with length.
 //!
-//! A scale is one file that exports `Scale` and one word in the registry below; `tests/registry.rs`
-//! then asks for its goldens.
+//! A scale is one file that exports `Scale` and its name in the registry below; `tests/registry.rs`
+//! then requires its goldens.
 
 use longspan_rope::{Axis, OptionError, Options, Variant, registry};
 

@@ -1,4 +1,5 @@
-//! Queries as they are. Source: RoFormer, arXiv 2104.09864, which scales logits by `1/sqrt(d)` alone.
+//! Queries as they are. Source: RoFormer, arXiv 2104.09864, which scales logits by `1/sqrt(d)`
+//! alone.
 
 use longspan_rope::{OptionError, Options, Variant, parse};
 use serde::Deserialize;

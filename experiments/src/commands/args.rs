@@ -19,8 +19,8 @@ pub struct ConfigArgs {
 /// Where to compute.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// Where to compute: cpu, cuda, wgpu, metal or rocm; :1 and so on for another than the first; see
-    /// `longspan devices`
+    /// Where to compute: cpu, cuda, wgpu, metal or rocm; :1 and so on for another than the first;
+    /// see `longspan devices`
     #[arg(long, default_value = "cpu")]
     pub device: DeviceName,
 }

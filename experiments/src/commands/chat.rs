@@ -32,7 +32,8 @@ pub struct Args {
     /// Form of the prompts: chatml or raw [default: generation_config.json, or chatml]
     #[arg(long)]
     format: Option<ChatFormat>,
-    /// Tokens that system prompt and history may have together [default: generation_config.json, or 6144]
+    /// Tokens that system prompt and history may have together [default: generation_config.json, or
+    /// 6144]
     #[arg(long, value_name = "TOKENS")]
     max_window_size: Option<usize>,
 }
@@ -78,8 +79,8 @@ pub fn chat(args: Args) -> Result<()> {
         editor.add_history_entry(&line).context("the terminal")?;
         let prompt = chat.prompt(&generator.tokenizer, &line);
         let needed = prompt.len().saturating_add(generator.max_new_tokens);
-        // The common start of the turns stays in the cache while there is room. Capacity doubles each
-        // time it runs out, up to what a conversation can take.
+        // The common start of the turns stays in the cache while there is room. Capacity doubles
+        // each time it runs out, up to what a conversation can take.
         let (_, decoder) = match &mut decoder {
             Some(known) if known.0 >= needed => known,
             place => {

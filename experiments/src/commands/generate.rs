@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use longspan::config;
-use longspan::generation::{Generation, Generator, Held};
+use longspan::generation::{Generation, Generator, ModelSource};
 use longspan_model::{CacheType, Stale};
 
 use super::args::{MethodArgs, ModelArgs};
@@ -35,8 +35,8 @@ pub struct GenerationArgs {
     /// Type of the cache of keys and values: f32, bf16, f16 or int8
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     kv: CacheType,
-    /// When the method changes the frequencies of tokens already read: read them again (as without a
-    /// cache), or only rotate their keys
+    /// When the method changes the frequencies of tokens already read: read them again (as without
+    /// a cache), or only rotate their keys
     #[arg(long, value_enum, default_value_t = OnChange::Recompute)]
     on_change: OnChange,
     /// Most tokens to generate [default: generation_config.json, or 512]
@@ -112,7 +112,7 @@ pub fn open(
     method: &MethodArgs,
     generation: &GenerationArgs,
 ) -> Result<Generator> {
-    let held = Held {
+    let source = ModelSource {
         model: &model.model,
         tokenizer: model.tokenizer.as_deref(),
         dtype: model.held.dtype,
@@ -120,7 +120,7 @@ pub fn open(
         device: model.held.device.device.open()?,
     };
     let method = config::method(&method.set)?;
-    Generator::open(&held, method, generation.options())
+    Generator::open(&source, method, generation.options())
 }
 
 /// Prints the continuation of a prompt.

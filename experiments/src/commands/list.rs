@@ -20,7 +20,7 @@ pub struct Args {
     what: Option<What>,
 }
 
-/// What can be listed.
+/// The axes and figures that can be listed.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum What {
     /// Frequency methods: rope = { kind = "..." } in [[method]]
@@ -39,7 +39,7 @@ pub enum What {
     Figures,
 }
 
-/// Prints what there is.
+/// Prints one axis, or all.
 pub fn list(args: Args) -> Result<()> {
     let mut out = String::new();
     for &what in What::value_variants() {

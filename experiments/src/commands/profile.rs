@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", required_unless_present = "shape")]
     model: Option<String>,
     /// Random weights of a published size instead: qwen-1.8b, qwen-7b, qwen-14b or qwen-72b
-    #[arg(long, value_parser = random_checkpoint::shape, conflicts_with = "model")]
+    #[arg(long, value_parser = random_checkpoint::shape, conflicts_with_all = ["model", "dtype"])]
     shape: Option<Architecture>,
     /// Type of the random weights of --shape [default: bf16]
     #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "model")]
@@ -70,8 +70,8 @@ impl Stored {
     }
 }
 
-/// Qwen-1.8B on an A100-80G (its model card): type, tokens/s generating 2,048 and 8,192 tokens, GB encoding
-/// 2,048 and generating 8,192 tokens.
+/// Qwen-1.8B on an A100-80G (its model card): type, tokens/s generating 2,048 and 8,192 tokens, GB
+/// encoding 2,048 and generating 8,192 tokens.
 const PUBLISHED: [(&str, [f64; 2], [f64; 2]); 4] = [
     ("FP32", [52.96, 47.35], [8.45, 13.06]),
     ("BF16", [54.09, 54.04], [4.23, 6.48]),
@@ -147,7 +147,7 @@ fn random_weights(
     ))
 }
 
-/// Reads and generates every length asked for.
+/// Time and memory of prompts and of generation at the lengths of the command line.
 fn measure(
     args: &Args,
     model: &Transformer,
@@ -210,7 +210,7 @@ fn decoder<'a>(
     generation::decoder(model, method, options)
 }
 
-/// Ids of every vocabulary; speed does not depend on them.
+/// Ids that every vocabulary has; speed does not depend on them.
 fn ids(n: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7919 % 251) as u32).collect()
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use longspan::config::RunConfig;
 use longspan::folder::RunFolder;
-use longspan::measure::{Options, Sweep};
+use longspan::measure::{RunOptions, Sweep};
 use longspan::report;
 
 use super::args::{ConfigArgs, DeviceArgs, MemoryArgs};
@@ -25,10 +25,10 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// Runs a config, continuing where a former run of it stopped.
+/// Runs a config, continuing where an earlier run of it stopped.
 pub fn run(args: Args) -> Result<()> {
     let path = &args.config.config;
-    let options = Options {
+    let options = RunOptions {
         device: args.device.device.open()?,
         memory_limit: args.memory.memory_limit,
         progress: progress_bar(),
@@ -39,8 +39,11 @@ pub fn run(args: Args) -> Result<()> {
     });
     let sweep = Sweep::open(config).with_context(|| path.display().to_string())?;
     let config = sweep.config().clone();
-    let mut folder = RunFolder::open(&out, &config).context("--out names another run folder")?;
+    let mut folder = RunFolder::open(&out, &config)?;
     let results = sweep.run(&mut folder, &options)?;
+    if !results.refused.is_empty() {
+        log::info!("passes were refused; a larger --memory-limit lets them run");
+    }
     let text = report::write(&out, &config, &results.perplexity, &results.tasks)?;
     print(&format!("{text}\nwritten to {}\n", out.display()))
 }

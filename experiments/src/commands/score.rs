@@ -127,7 +127,7 @@ impl Inputs {
         }
     }
 
-    /// Number of inputs and tokens of the longest; checks all ids.
+    /// Checks all ids; returns the number of inputs and the tokens of the longest.
     fn check(&self, vocabulary: usize) -> Result<(u64, usize)> {
         let (mut count, mut longest) = (0u64, 0);
         for input in self.iter()? {
@@ -221,18 +221,21 @@ fn score_method(
 ) -> Result<f64> {
     let mut seconds = 0.0;
     let name = &session.method().name;
-    let mut inputs = inputs.iter()?.enumerate().peekable();
-    while let Some((doc, input)) = inputs.next() {
+    let mut numbered = inputs.iter()?.enumerate().peekable();
+    while let Some((doc, input)) = numbered.next() {
         let mut alike = vec![input?];
         let n = alike[0].1.len();
         // Consecutive inputs of one length go through the model together, and share a plan.
         let same = |(_, input): &(usize, Input)| matches!(input, Ok((_, ids)) if ids.len() == n);
         while alike.len() < sequences_together(n)
-            && let Some((_, input)) = inputs.next_if(same)
+            && let Some((_, input)) = numbered.next_if(same)
         {
             alike.push(input?);
         }
         let windows: Vec<&[u32]> = alike.iter().map(|(_, ids)| ids.as_slice()).collect();
+        if n >= 2 {
+            session.prepare(args.length(n))?;
+        }
         let start = Instant::now();
         let losses = session.losses(&windows, args.length(n), |_| ())?;
         seconds += start.elapsed().as_secs_f64();
@@ -258,8 +261,8 @@ fn score_method(
     Ok(seconds)
 }
 
-/// The target: whole or absent, unless it is a pipe or a link such as /dev/stdout, which must not be
-/// replaced.
+/// The output. A file gets its name when it is complete; a pipe, or a link such as /dev/stdout,
+/// must not be replaced and is written to directly.
 struct Out {
     target: PathBuf,
     written: PathBuf,

@@ -18,7 +18,7 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
-/// Trains a model, continuing where a former training of the same config stopped.
+/// Trains a model, continuing where an earlier training of the same config stopped.
 pub fn train(args: Args) -> Result<()> {
     let summary = train::train(&args.config.config, &args.config.set, args.out)?;
     print(&format!("{summary}\n"))

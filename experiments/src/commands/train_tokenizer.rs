@@ -74,7 +74,8 @@ pub fn train_tokenizer(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Whole documents up to the limit. Built-in text is that for training: the other is held out.
+/// Reads whole documents up to the limit. Of the built-in articles only those for training are
+/// read; the others are held out.
 fn read(path: &str, args: &Args, documents: &mut Vec<String>) -> Result<()> {
     let mut left = args.bytes;
     let mut take = |text: String| {
@@ -134,7 +135,8 @@ fn learn(documents: Vec<String>, size: usize) -> Result<Learned> {
     Ok(tokenizer)
 }
 
-/// The tokens' bytes by rank: all single bytes, then merges in the order in which they were learned.
+/// The tokens' bytes by rank: all single bytes, then merges in the order in which they were
+/// learned.
 fn ranks(tokenizer: &Learned) -> Result<Vec<Vec<u8>>> {
     let mut ranks: Vec<(u32, String)> = (tokenizer.get_vocab(false).into_iter())
         .map(|(token, id)| (id, token))
@@ -197,7 +199,8 @@ mod tests {
         assert!(ranks.iter().all(|token| digits(token) <= 1));
     }
 
-    /// Our tokenizer merges by the rank of the result, the trainer by the merge it learned: the same ids.
+    /// Our tokenizer merges by the rank of the result, the trainer by the merge it learned: the
+    /// same ids.
     #[test]
     fn the_tokenizer_encodes_as_the_trainer_meant() {
         let texts: Vec<String> = training_articles(1).take(2).map(|a| a.text).collect();

@@ -1,7 +1,7 @@
 //! The run config: TOML file, then overrides, then checks.
 
 mod needle;
-pub mod overrides;
+pub(crate) mod overrides;
 mod perplexity;
 mod published;
 
@@ -13,7 +13,7 @@ use longspan_model::WeightType;
 use serde::{Deserialize, Serialize};
 
 pub use needle::{Depth, Depths, NamedTask, NeedleConfig, Scorers, TaskEntry};
-pub use overrides::read;
+pub(crate) use overrides::read;
 pub use perplexity::{PerplexityConfig, ProtocolEntry, Protocols};
 pub use published::{Published, note};
 
@@ -117,7 +117,7 @@ impl RunConfig {
     /// Reads a config and applies `KEY=VALUE` overrides.
     ///
     /// # Errors
-    /// Anything that is unknown, missing, or contradicts something else in the config.
+    /// A key that is unknown, missing or of the wrong type; values that contradict each other.
     pub fn load(path: &Path, set: &[String]) -> Result<Self> {
         let mut config: RunConfig = read(path, set)?;
         config.check().with_context(|| path.display().to_string())?;
@@ -159,11 +159,11 @@ impl RunConfig {
     }
 }
 
-/// Checks that there are methods, each with a name of its own, and reads the files that their options
-/// name.
+/// Checks that there are methods, each with a name of its own, and reads the files that their
+/// options name.
 ///
 /// # Errors
-/// No method; a name that is empty, blank at its ends, or there twice; a file that cannot be used.
+/// No method; a name that is empty, blank at its ends, or used twice; a file that cannot be used.
 pub fn prepare_methods(methods: &mut [Method]) -> Result<()> {
     ensure!(
         !methods.is_empty(),

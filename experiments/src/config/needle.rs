@@ -134,8 +134,8 @@ impl NamedTask {
         (self.choice.variant()).expect("`NeedleConfig::tasks` found it")
     }
 
-    /// What identifies the task in the key of a record, besides its prompts: its name, with its
-    /// options if it has any.
+    /// The task's part of the key of a record, besides its prompts: its name, with its options if
+    /// it has any.
     pub fn identity(&self) -> Value {
         if self.choice.options().is_empty() {
             json!(self.name)
@@ -147,7 +147,7 @@ impl NamedTask {
     /// [`EvaluationTask::check`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`EvaluationTask::check`].
     pub fn check(&self) -> Result<(), TaskError> {
         self.variant().check(self.choice.options())
     }
@@ -155,7 +155,7 @@ impl NamedTask {
     /// [`EvaluationTask::question`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`EvaluationTask::question`].
     pub fn question(
         &self,
         place: Place,
@@ -231,8 +231,8 @@ impl NeedleConfig {
         Ok(depths)
     }
 
-    /// The depth of each cell of a task: [`depths`](NeedleConfig::depths), or 0 alone for a task
-    /// to which a depth means nothing.
+    /// The depths at which a task is measured: [`depths`](NeedleConfig::depths), or 0 alone for a
+    /// task without depths.
     ///
     /// # Errors
     /// As [`depths`](NeedleConfig::depths).
@@ -303,7 +303,7 @@ impl NeedleConfig {
         Ok(())
     }
 
-    /// The task that an entry of `tasks` stands for.
+    /// The task that an entry of `tasks` names.
     fn named(&self, entry: &TaskEntry) -> Result<NamedTask> {
         let name = entry.name().to_owned();
         let choice = match entry {

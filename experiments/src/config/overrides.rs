@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 /// Reads a TOML file with `KEY=VALUE` overrides.
 ///
 /// # Errors
-/// The file cannot be read, is not TOML, or is refused by `T`; an override without a place.
+/// The file cannot be read, is not TOML, or is refused by `T`; an override of a key
+/// that cannot exist.
 pub fn read<T: serde::de::DeserializeOwned>(path: &Path, set: &[String]) -> Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut table: toml::Table =
@@ -30,12 +31,12 @@ pub fn read<T: serde::de::DeserializeOwned>(path: &Path, set: &[String]) -> Resu
 /// Sets `a.b.0.c=value` in a table.
 ///
 /// # Errors
-/// No `=`; a key below a value that has none.
+/// No `=`; a key below a value that is neither a table nor a list.
 pub fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let Some((path, value)) = assignment.split_once('=') else {
         bail!("no '='; write key=value, such as perplexity.max_tokens=65536");
     };
-    // A bare word is a string, so that a path in a shell needs one pair of quotes.
+    // A value that is not TOML is a string: a path then needs no quotes besides the shell's.
     let value = match toml::from_str::<toml::Table>(&format!("value = {value}")) {
         Ok(mut parsed) => parsed.remove("value"),
         Err(_) => None,

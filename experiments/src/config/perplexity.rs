@@ -14,25 +14,26 @@ use crate::protocols::{Budget, PROTOCOLS, PerplexityProtocol, ProtocolName};
 pub struct PerplexityConfig {
     /// Context lengths: tokens fed in one pass.
     pub lengths: Vec<usize>,
-    /// One protocol or a list: names, or tables `{ kind = "sliding", stride = 512 }`; default: `packed`.
+    /// One protocol or a list: names, or tables `{ kind = "sliding", stride = 512 }`; default:
+    /// `packed`.
     #[serde(default)]
     pub protocol: Protocols,
     /// Tokens fed per cell, at most; default: 262144.
     #[serde(default = "max_tokens")]
     pub max_tokens: usize,
-    /// Short form of the option of `packed` and `half`: windows of every length start where those of
-    /// the longest do.
+    /// Short form of the option of `packed` and `half`: windows of every length start where those
+    /// of the longest do.
     #[serde(default)]
     pub nested: bool,
     /// Short form of the option of `sliding`: tokens from one window to the next; default: 256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
-    /// Short form of the option of `last_k`: tokens scored at the end of each window; default: half the
-    /// shortest length, at most 4096.
+    /// Short form of the option of `last_k`: tokens scored at the end of each window; default: half
+    /// the shortest length, at most 4096.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<usize>,
-    /// Short form of the option of `last_k`: windows of each document, each ending `last` tokens before
-    /// the next; default: 1.
+    /// Short form of the option of `last_k`: windows of each document, each ending `last` tokens
+    /// before the next; default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<usize>,
     /// Tokens of the first forward call, from which a method with `freeze = "prefill"` takes its
@@ -62,9 +63,9 @@ pub enum Protocols {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ProtocolEntry {
-    /// Options are the keys of `[perplexity]`.
+    /// The options are keys of `[perplexity]`.
     Name(String),
-    /// Options stand with it.
+    /// The options are in the table.
     Table(Choice<dyn PerplexityProtocol>),
 }
 
@@ -115,7 +116,7 @@ impl PerplexityConfig {
         }
     }
 
-    /// What the cells of all lengths share.
+    /// The lengths and the token budget, which all cells share.
     pub fn budget(&self) -> Budget {
         let lengths = || self.lengths.iter().copied();
         Budget {
@@ -137,7 +138,7 @@ impl PerplexityConfig {
     /// The protocols with their options.
     ///
     /// # Errors
-    /// An option that stands in two places.
+    /// An unknown protocol; an option that is given in two places.
     pub fn chosen(&self) -> Result<Vec<(ProtocolName, Options)>> {
         let entries = self.protocol.entries().iter();
         entries.map(|entry| self.options_of(entry)).collect()
@@ -175,22 +176,25 @@ impl PerplexityConfig {
         Ok((protocol, options))
     }
 
-    /// Sorts the lengths and writes the options' defaults out, so that a run folder says what was used.
+    /// Sorts the lengths and fills in the defaults of options, so that a run folder records them.
     ///
     /// # Errors
     /// An option that a protocol refuses.
     pub(super) fn complete(&mut self) -> Result<()> {
         self.lengths.sort_unstable();
         let budget = self.budget();
+        let short_forms = self.short_forms();
         let mut completed = Vec::new();
         for (protocol, options) in self.chosen()? {
-            let options = protocol.complete(&budget, &options);
-            completed.push(options.with_context(|| "perplexity".to_owned())?);
+            completed.push(protocol.complete(&budget, &options).context("perplexity")?);
         }
-        for (entry, options) in self.protocol.entries_mut().iter_mut().zip(completed) {
+        for (entry, mut options) in self.protocol.entries_mut().iter_mut().zip(completed) {
             match entry {
                 ProtocolEntry::Table(choice) => {
-                    *choice = Choice::named(&choice.kind().to_owned(), options);
+                    // An option given in its short form stays there: a config with both forms,
+                    // once written, could not be read again.
+                    options.retain(|key, _| short_forms.iter().all(|(short, _)| short != key));
+                    *choice = Choice::named(choice.kind(), options);
                 }
                 ProtocolEntry::Name(_) => {
                     let number = |key: &str| options.get(key)?.as_u64().map(|n| n as usize);
@@ -271,5 +275,33 @@ impl PerplexityConfig {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run folder holds the completed config, which is read and completed again for a report.
+    #[test]
+    fn a_completed_config_can_be_completed_again() {
+        for protocol in [
+            "protocol = [{ kind = \"half\" }, \"packed\"]\nnested = true",
+            "protocol = { kind = \"sliding\" }\nstride = 16",
+            "protocol = [{ kind = \"last_k\" }, \"sliding\"]\nlast = 8",
+            "protocol = [\"last_k\", { kind = \"sliding\", stride = 16 }]",
+        ] {
+            let mut config: PerplexityConfig =
+                toml::from_str(&format!("lengths = [64, 32]\n{protocol}")).unwrap();
+            config.check(&[]).unwrap();
+            config.complete().unwrap();
+            let options = config.chosen().unwrap();
+            let written = toml::Table::try_from(&config).unwrap();
+            let mut again: PerplexityConfig = written.try_into().unwrap();
+            again.check(&[]).unwrap();
+            again.complete().unwrap();
+            assert_eq!(again, config);
+            assert_eq!(again.chosen().unwrap(), options);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers that others have published, shown beside those of a run.
+//! Numbers that others have published, shown next to those of a run.
 
 use std::collections::BTreeMap;
 
@@ -91,8 +91,8 @@ pub fn note(published: &[Published]) -> String {
 /// Checks the rows of a config.
 ///
 /// # Errors
-/// Rows without a table to stand in, without numbers or a name of their own, or of a method that is
-/// not there.
+/// A run without protocol `packed`; a row without numbers or a name of its own, or with a method
+/// that the config lacks.
 pub(super) fn check(
     published: &[Published],
     protocols: &[ProtocolName],

@@ -161,8 +161,8 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
                 7.. => format!("{v:.0e}"),
                 digits => format!("{v:.digits$}"),
             };
-            let values = values.into_iter().step_by(every);
-            return values.map(|v| tick(v, label(v))).collect();
+            let labelled = values.into_iter().step_by(every);
+            return labelled.map(|v| tick(v, label(v))).collect();
         }
     }
     even_ticks(low, high)

@@ -24,7 +24,7 @@ pub struct Log<R> {
 /// Opens or creates a file of records.
 ///
 /// # Errors
-/// When it cannot be written.
+/// The file cannot be written.
 pub fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).append(true).create(true).open(path);
@@ -74,7 +74,7 @@ impl<R: Record> Log<R> {
     /// Makes the file end with a whole line.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn mend(&mut self) -> Result<()> {
         let end = std::mem::take(&mut self.end);
         let (Some(path), Some(file)) = (&self.path, &mut self.file) else {
@@ -93,8 +93,8 @@ impl<R: Record> Log<R> {
         mend(file).with_context(|| path.display().to_string())
     }
 
-    /// True if a cell has its record under a method's name: two names with the same settings share a
-    /// key, and each has its row.
+    /// True if a cell has its record under a method's name: two names with the same settings share
+    /// a key, and each has its row.
     pub fn has(&self, key: &str, method: &str) -> bool {
         let mut records = self.records.iter().map(R::provenance);
         records.any(|record| record.key == key && record.method == method)
@@ -103,7 +103,7 @@ impl<R: Record> Log<R> {
     /// Appends a record and waits until it is on disk.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn append(&mut self, record: R) -> Result<()> {
         if let Some(path) = &self.path {
             let line = serde_json::to_string(&record)? + "\n";
@@ -127,7 +127,7 @@ struct End {
     whole: u64,
     /// Bytes after them, of a record that a kill cut short.
     cut: u64,
-    /// Whether the last whole record lacks its line end.
+    /// True if the last whole record lacks its line end.
     unterminated: bool,
 }
 

@@ -1,5 +1,6 @@
 //! The run folder: config, records, per-token losses. No reader ever sees half of a file.
 
+mod error;
 mod files;
 pub mod log;
 mod nll;
@@ -8,15 +9,17 @@ mod record;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::config::RunConfig;
 use crate::config::overrides::difference;
 use log::Log;
 
+pub use error::FolderError;
 pub use files::{partial, write_whole};
 pub use nll::{NllFiles, PassLosses};
-pub use record::{PerplexityRecord, Provenance, Record, TaskRecord, Trial, percent, score_text};
+pub use record::{PerplexityRecord, Provenance, Record, TaskRecord, Trial};
+pub(crate) use record::{percent, score_text};
 
 /// Files of a run folder.
 const CONFIG: &str = "config.toml";
@@ -50,8 +53,8 @@ impl RunFolder {
     /// Opens or creates a folder for this config, and mends a line that a kill cut short.
     ///
     /// # Errors
-    /// A folder of another config, one that another process writes to, one that cannot be written, or
-    /// damaged records.
+    /// A folder of another config, one that another process writes to, one that cannot be written,
+    /// or damaged records.
     pub fn open(dir: &Path, config: &RunConfig) -> Result<Self> {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("run folder {}: cannot be written", dir.display()))?;
@@ -84,7 +87,7 @@ impl RunFolder {
     /// checkpoint or a text that stood at the same path before.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// The file cannot be written.
     pub fn write_cells(&self, keys: &[String]) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let text = serde_json::to_string_pretty(keys)?;
@@ -97,10 +100,10 @@ fn lock(dir: &Path, path: &Path) -> Result<File> {
     let file = log::open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "{}: another longspan is writing to this run folder; wait for it, or use another folder",
-            dir.display()
-        ),
+        Err(TryLockError::WouldBlock) => {
+            let dir = dir.to_owned();
+            Err(FolderError::Locked { dir }.into())
+        }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }
@@ -118,21 +121,14 @@ fn claim(dir: &Path, config: &RunConfig, taken: bool) -> Result<()> {
         found.remove("published");
         measured.remove("published");
         if let Some(difference) = difference("", &found.into(), &measured.into()) {
-            bail!(
-                "run folder {} belongs to another config: {difference}; use another folder, or delete \
-                 this one",
-                dir.display()
-            );
+            let dir = dir.to_owned();
+            return Err(FolderError::OtherConfig { dir, difference }.into());
         }
     }
     if path.exists() && !taken {
-        let found = RunConfig::load(&path, &[]).with_context(|| {
-            format!(
-                "{}: holds something other than a run; use another folder",
-                dir.display()
-            )
-        })?;
-        // A config that was written by hand, and is the one asked for, stays as it is.
+        let dir = dir.to_owned();
+        let found = RunConfig::load(&path, &[]).context(FolderError::NotARun { dir })?;
+        // The same config, written by hand, keeps its comments.
         if found == *config {
             return Ok(());
         }
@@ -148,7 +144,7 @@ pub fn load_config(dir: &Path) -> Result<RunConfig> {
     RunConfig::load(&dir.join(CONFIG), &[])
 }
 
-/// Records of the cells of a run folder, for a report; all of them where no run left its cells.
+/// The records of a run folder's cells, for a report; all records if it has no `cells.json`.
 ///
 /// # Errors
 /// No records, or damaged ones.

@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::files::write_whole;
 
-/// What a pass yields.
+/// The losses of a pass, and its cost.
 pub struct PassLosses {
     /// For each window the losses of positions `1..n`, nats.
     pub nll: Vec<Vec<f32>>,
@@ -17,13 +17,13 @@ pub struct PassLosses {
     pub peak_bytes: usize,
 }
 
-/// The `nll/` of a run folder; of a run in memory, nothing.
+/// The folder `nll/` of a run folder; nothing is written for a run in memory.
 pub struct NllFiles {
     dir: Option<PathBuf>,
 }
 
 impl NllFiles {
-    /// The losses in a run folder.
+    /// The files of the run folder `dir`; `None` for a run in memory.
     pub fn new(dir: Option<&Path>) -> Self {
         NllFiles {
             dir: dir.map(Path::to_owned),
@@ -36,8 +36,8 @@ impl NllFiles {
     }
 
     /// Writes the losses of a pass: `nll` `[windows, n - 1]` (nats, of positions `1..n`),
-    /// `window_start` `[windows]` and `document_start` `[documents]` (offsets in the token stream, from
-    /// which document and position of each loss follow).
+    /// `window_start` `[windows]` and `document_start` `[documents]` (offsets in the token stream,
+    /// from which document and position of each loss follow).
     ///
     /// # Errors
     /// The file cannot be written.
@@ -85,7 +85,8 @@ impl NllFiles {
         write_whole(&path, &bytes)
     }
 
-    /// The losses of a pass over windows of `length`, if a former run left them whole.
+    /// The losses of a pass over windows of `length` tokens, at least 2, if an earlier run wrote
+    /// them.
     pub fn read(&self, pass_key: &str, windows: usize, length: usize) -> Option<PassLosses> {
         let bytes = std::fs::read(self.dir.as_ref()?.join(Self::name(pass_key))).ok()?;
         let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;

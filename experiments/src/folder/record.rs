@@ -1,4 +1,4 @@
-//! What a cell leaves behind: one JSON object a line.
+//! Records: the result of a cell, as one JSON object a line.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,14 +8,14 @@ use crate::tasks::Scorer;
 
 /// A line of a file of records.
 pub trait Record: Serialize + serde::de::DeserializeOwned {
-    /// Where the number comes from.
+    /// Key, origin and cost of the result.
     fn provenance(&self) -> &Provenance;
 
     /// The finished cell in one line, for a terminal.
     fn one_line(&self) -> String;
 }
 
-/// What the records of all kinds have in common: what determines a number, and what it cost.
+/// The fields that all kinds of records have: what determines the number, and what it cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Digest of all that determines the number.
@@ -55,19 +55,19 @@ pub struct Provenance {
 /// One line of `records.jsonl`: the perplexity of a cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PerplexityRecord {
-    /// What determines the number. `length` is the number of tokens of a window.
+    /// Key, origin and cost. `length` is the number of tokens of a window.
     #[serde(flatten)]
     pub provenance: Provenance,
     /// Protocol.
     pub protocol: ProtocolName,
-    /// What the protocol feeds and scores, in words.
+    /// The protocol with its settings, as text.
     pub protocol_detail: String,
     /// How losses were averaged.
     pub average: Average,
     /// Tokens of the first forward call, if it was not the whole window.
     pub prefill: Option<usize>,
-    /// Length of the pass that the losses come from: longer than `length` when one pass served several
-    /// lengths.
+    /// Length of the pass that the losses come from: longer than `length` when one pass served
+    /// several lengths.
     pub pass_length: usize,
     /// Losses of the pass, relative to the run folder.
     pub nll_file: String,
@@ -77,7 +77,7 @@ pub struct PerplexityRecord {
     pub nll: Option<f64>,
     /// Standard error of `nll`.
     pub nll_se: Option<f64>,
-    /// What the standard error takes as independent.
+    /// The unit that the standard error takes as independent.
     pub se_over: SeOver,
     /// Windows fed.
     pub windows: usize,
@@ -88,7 +88,8 @@ pub struct PerplexityRecord {
 }
 
 impl PerplexityRecord {
-    /// The perplexity with its standard error; a star marks an error over tokens, which is too small.
+    /// The perplexity with its standard error; a star marks an error over tokens, which is too
+    /// small.
     pub fn number(&self) -> String {
         let Some(perplexity) = self.perplexity else {
             return "not finite".to_owned();
@@ -133,8 +134,8 @@ impl Record for PerplexityRecord {
 /// One line of `needle.jsonl`: the trials of a cell of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// What determines the trials. `length` is the number of tokens fed when the last answer token is
-    /// scored.
+    /// Key, origin and cost. `length` is the number of tokens fed when the last answer token
+    /// is scored.
     #[serde(flatten)]
     pub provenance: Provenance,
     /// Name of the task.
@@ -143,7 +144,7 @@ pub struct TaskRecord {
     pub scorer: Scorer,
     /// Fraction of the haystack before the needle, as asked.
     pub depth: f64,
-    /// The same as achieved, the mean over the trials.
+    /// The depth achieved, mean over the trials.
     pub achieved_depth: f64,
     /// Mean over the trials of the fraction of values that were right.
     pub score: f64,

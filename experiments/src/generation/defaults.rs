@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::Generation;
 
-/// What a model's folder says of generation. Where it says nothing, generation is greedy, and sampling
+/// The defaults of generation in a model's folder. Without them, generation is greedy, and sampling
 /// draws from the whole vocabulary.
 pub struct Defaults {
     file: File,
@@ -73,7 +73,7 @@ impl Defaults {
     /// Reads the file of a model's folder; it is optional.
     ///
     /// # Errors
-    /// A file that is not JSON, or a field that is not what it should be.
+    /// A file that is not JSON, or a field of the wrong type or out of range.
     pub fn of(model: &str) -> Result<Self> {
         let path = Path::new(model).join("generation_config.json");
         let name = || path.display().to_string();
@@ -95,7 +95,7 @@ impl Defaults {
         })
     }
 
-    /// The sampler of the options, and of the file where they say nothing.
+    /// The sampler of the options; those that are `None` come from the file.
     pub fn sampler(&self, options: &Generation) -> Sampler {
         let file = &self.file;
         let asked =

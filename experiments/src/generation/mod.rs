@@ -22,14 +22,14 @@ use crate::{measure, memory, open};
 /// Tokens of the plan by which a method is checked before the weights are read.
 const CHECKED: usize = 4096;
 
-/// How text is generated; what is `None` comes from the model's `generation_config.json`.
+/// Options of generation; those that are `None` come from the model's `generation_config.json`.
 #[derive(Clone, Debug)]
 pub struct Generation {
     /// Type of the cache of keys and values.
     pub cache: CacheType,
-    /// What happens to the cache when the method changes the frequencies of tokens already read.
+    /// Treatment of cached tokens whose frequencies the method changes.
     pub stale: Stale,
-    /// Tokens to generate, at most.
+    /// Most tokens to generate.
     pub max_new_tokens: Option<usize>,
     /// Always the most probable token.
     pub greedy: bool,
@@ -47,8 +47,8 @@ pub struct Generation {
     pub stops: Vec<String>,
 }
 
-/// Which model generates, and how it is held.
-pub struct Held<'a> {
+/// A model to open, its vocabulary, and how its weights are held.
+pub struct ModelSource<'a> {
     /// Hugging Face folder, or a built-in model.
     pub model: &'a str,
     /// Vocabulary file; `None`: the one in the folder.
@@ -59,6 +59,19 @@ pub struct Held<'a> {
     pub activations: WeightType,
     /// Where to compute.
     pub device: Device,
+}
+
+/// Keys and values need more memory than is free.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "keys and values of {tokens} tokens take {needed} in {cache}, {limit} is free; give fewer tokens \
+     or a narrower type of cache"
+)]
+pub struct CacheTooLarge {
+    tokens: usize,
+    cache: &'static str,
+    needed: ByteSize,
+    limit: ByteSize,
 }
 
 /// A decoder whose cache fits in the memory that is free.
@@ -72,27 +85,29 @@ pub fn decoder<'a>(
 ) -> Result<Decoder<'a>> {
     let needed = ByteSize(Decoder::cache_bytes(model.config(), method, options)?);
     let limit = memory::limit(None, &model.device());
-    ensure!(
-        needed <= limit,
-        "keys and values of {} tokens take {needed} in {}, {limit} is free; give fewer tokens or a narrower \
-         type of cache",
-        options.capacity,
-        options.cache.name()
-    );
+    if needed > limit {
+        let error = CacheTooLarge {
+            tokens: options.capacity,
+            cache: options.cache.name(),
+            needed,
+            limit,
+        };
+        return Err(error.into());
+    }
     Ok(Decoder::new(model, method, options)?)
 }
 
-/// A model with everything that decides what it writes.
+/// A model with its vocabulary, its method and options of generation.
 pub struct Generator {
     /// The model.
     pub model: Transformer,
     /// Its vocabulary.
     pub tokenizer: Tokenizer,
-    /// What its folder says of generation.
+    /// The defaults of its folder.
     pub defaults: Defaults,
     /// The method.
     pub method: Method,
-    /// Tokens to generate, at most.
+    /// Most tokens to generate.
     pub max_new_tokens: usize,
     sampler: Sampler,
     cache: CacheType,
@@ -101,32 +116,36 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the model; everything else is checked before its weights are read.
+    /// Opens the model. Everything else is checked before its weights are read.
     ///
     /// # Errors
-    /// Whatever is wrong with the folder, the vocabulary, the method or the options.
-    pub fn open(held: &Held, method: Method, options: Generation) -> Result<Self> {
-        let tokenizer = open::tokenizer(held.model, held.tokenizer)?;
-        let defaults = Defaults::of(held.model)?;
+    /// The folder, the vocabulary, the method or an option is unusable.
+    pub fn open(source: &ModelSource, method: Method, options: Generation) -> Result<Self> {
+        let tokenizer = open::tokenizer(source.model, source.tokenizer)?;
+        let defaults = Defaults::of(source.model)?;
         ensure!(
             options.stops.iter().all(|stop| !stop.is_empty()),
             "a stop word is empty; give the text that ends an answer"
         );
-        let checkpoint = open::checkpoint(held.model)?;
+        let checkpoint = open::checkpoint(source.model)?;
         let vocabulary = checkpoint.config.vocab_size;
         ensure!(
             tokenizer.vocab_size() <= vocabulary,
             "the vocabulary has {} tokens, {} has rows for {vocabulary}; give the model's own",
             tokenizer.vocab_size(),
-            held.model
+            source.model
         );
-        // Any length shows what does not fit; a plan of the trained length may be large.
+        // Any length shows whether the method fits; a plan of the trained length may be large.
         measure::plans(
             &checkpoint.config.geometry(),
             &method,
             Length::whole(CHECKED),
         )?;
-        let model = open::model(checkpoint, (held.dtype, held.activations), &held.device)?;
+        let model = open::model(
+            checkpoint,
+            (source.dtype, source.activations),
+            &source.device,
+        )?;
         Ok(Generator {
             sampler: defaults.sampler(&options),
             max_new_tokens: options.max_new_tokens.unwrap_or(defaults.max_new_tokens),
@@ -206,7 +225,7 @@ impl Generator {
     }
 }
 
-/// What was generated.
+/// A generated text, and its cost.
 pub struct Generated {
     /// The text.
     pub text: String,

@@ -24,7 +24,7 @@ impl Stream {
         }
     }
 
-    /// Adds the bytes of a token; returns the text that is certain now.
+    /// Adds the bytes of a token; returns the text that no stop word can remove any more.
     pub fn push(&mut self, bytes: &[u8]) -> &str {
         self.held.extend_from_slice(bytes);
         let found = self.stops.iter().filter_map(|stop| {
@@ -36,7 +36,7 @@ impl Stream {
             self.stopped = true;
             return self.finish();
         }
-        // A prefix of a stop word waits.
+        // What may be the start of a stop word is held back.
         let waits = |end: usize| {
             let tail = &self.held[end..];
             self.stops.iter().any(|stop| stop.starts_with(tail))
@@ -45,7 +45,7 @@ impl Stream {
         self.give(end.unwrap_or(self.held.len()), false)
     }
 
-    /// The text that still waits; bytes that are not a character become U+FFFD.
+    /// Ends the text and returns what was held back; bytes that are not a character become U+FFFD.
     pub fn finish(&mut self) -> &str {
         self.give(self.held.len(), true)
     }

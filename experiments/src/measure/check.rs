@@ -18,7 +18,7 @@ pub fn plans(model: &Model, method: &Method, length: Length) -> Result<Plans> {
 /// Checks that a text's ids are in the model's vocabulary.
 ///
 /// # Errors
-/// An id outside of it.
+/// An id that is not.
 pub fn check_ids(text: &str, ids: &[u32], tokenizer: &Tokenizer, vocabulary: usize) -> Result<()> {
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         bail!(

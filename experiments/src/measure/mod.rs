@@ -1,7 +1,7 @@
 //! Measuring: from a config to cells, passes and records.
 //!
-//! A [`Measure`] is a kind of measurement: [`perplexity`] and [`tasks`] are the two. [`run`] is the loop
-//! that both share.
+//! A [`Measure`] is a kind of measurement: [`perplexity`] and [`tasks`] are the two. [`run`] is the
+//! loop that both share.
 
 mod check;
 mod keys;
@@ -12,6 +12,7 @@ pub mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub use check::{check_ids, plans};
+pub(crate) use check::check_ids;
+pub use check::plans;
 pub use run::{Measure, Output, Pass, Todo, run};
-pub use sweep::{Options, Planned, Results, Sweep};
+pub use sweep::{AllRefused, Planned, Results, RunOptions, Sweep};

@@ -1,5 +1,5 @@
-//! The loop that all measurements share: which cells have no record yet, what fits in memory, progress,
-//! appending.
+//! The loop that all measurements share: which cells have no record yet, what fits in memory,
+//! progress, appending.
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
@@ -21,7 +21,7 @@ pub struct Pass {
     pub method: usize,
     /// Tokens of a sequence.
     pub length: usize,
-    /// Sequences, at most.
+    /// Most sequences that it feeds.
     pub sequences: usize,
     /// Indices of the cells that it fills.
     pub cells: Vec<usize>,
@@ -36,7 +36,7 @@ pub trait Measure {
     /// A line of its file of records.
     type Record: Record;
 
-    /// Its name in plans, refusals and messages.
+    /// Name in plans, refused passes and messages.
     const NAME: &'static str;
 
     /// The methods of the config.
@@ -63,7 +63,7 @@ pub trait Measure {
     ) -> Result<()>;
 }
 
-/// What is left to do of a pass.
+/// A pass with cells that have no record yet.
 pub struct Todo<'a> {
     /// Index of the pass.
     pub index: usize,
@@ -75,7 +75,7 @@ pub struct Todo<'a> {
     pub keys: &'a [String],
 }
 
-/// Where a pass leaves its results.
+/// The destination of a pass's results, and its progress bar.
 pub struct Output<'a, R> {
     /// Per-token losses.
     pub nll: &'a NllFiles,
@@ -93,6 +93,11 @@ impl<R: Record> Output<'_, R> {
             log::info!("{}", record.one_line());
         }
         self.log.append(record)
+    }
+
+    /// Sets the message of the progress bar.
+    pub fn show(&self, message: String) {
+        self.progress.set_message(message);
     }
 
     /// Counts sequences of a pass as done.

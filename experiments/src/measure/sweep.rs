@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::Device;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
@@ -30,19 +30,19 @@ pub struct Sweep {
     tasks: Option<Tasks>,
 }
 
-/// How a sweep runs.
-pub struct Options {
-    /// Where to compute.
+/// Options of a run.
+pub struct RunOptions {
+    /// The device that computes.
     pub device: Device,
     /// Passes that need more are refused; default: the memory that is free, on a GPU none.
     pub memory_limit: Option<ByteSize>,
-    /// Shows progress; hidden, each finished cell is logged.
+    /// Progress bar; if it is hidden, each finished cell is logged.
     pub progress: ProgressBar,
 }
 
-impl Default for Options {
+impl Default for RunOptions {
     fn default() -> Self {
-        Options {
+        RunOptions {
             device: Device::flex(),
             memory_limit: None,
             progress: ProgressBar::hidden(),
@@ -53,36 +53,45 @@ impl Default for Options {
 /// The records of a sweep's cells.
 #[derive(Clone, Debug, Default)]
 pub struct Results {
-    /// Of `[perplexity]`.
+    /// Records of `[perplexity]`.
     pub perplexity: Vec<PerplexityRecord>,
-    /// Of `[needle]`.
+    /// Records of `[needle]`.
     pub tasks: Vec<TaskRecord>,
     /// Passes that were refused.
     pub refused: Vec<Refused>,
 }
 
+/// No cell of a run fits in memory.
+#[derive(Debug, thiserror::Error)]
+#[error("every cell was refused: none fits in the memory limit of {limit}")]
+pub struct AllRefused {
+    limit: ByteSize,
+}
+
 /// Passes of one method at one length, before they run.
 pub struct Planned {
-    /// What is measured.
+    /// The measurement: "perplexity" or "needle".
     pub what: &'static str,
     /// Name of the method.
     pub method: String,
     /// Tokens of a sequence.
     pub length: usize,
-    /// Sequences, at most.
+    /// Most sequences that they feed.
     pub sequences: usize,
-    /// The lengths of the cells that they serve.
+    /// Lengths of the cells that they fill.
     pub serves: Vec<usize>,
     /// Cost of one sequence.
     pub cost: PassCost,
 }
 
 impl Sweep {
-    /// Opens everything that a config names.
+    /// Checks a config and opens the files that it names.
     ///
     /// # Errors
-    /// Whatever is wrong with the config, the model's folder, the vocabulary or the text.
-    pub fn open(config: RunConfig) -> Result<Self> {
+    /// [`RunConfig::check`] fails; the model's folder, the vocabulary or the text is unusable; a
+    /// method does not fit the model.
+    pub fn open(mut config: RunConfig) -> Result<Self> {
+        config.check()?;
         let mut checkpoint = open::checkpoint(&config.model.path)?;
         if let Some(trained) = config.model.trained {
             checkpoint.set_trained(trained);
@@ -122,7 +131,7 @@ impl Sweep {
     /// Bytes of the weights as the run holds them.
     ///
     /// # Errors
-    /// A checkpoint whose type cannot be told.
+    /// The type of the weights cannot be told, or is not possible.
     pub fn weight_bytes(&self) -> Result<u64> {
         let dtype = self.checkpoint.matrix_type(self.config.model.dtype)?;
         Ok(self.checkpoint.config.weight_bytes(dtype))
@@ -150,15 +159,15 @@ impl Sweep {
     /// # Errors
     /// As [`run`](Sweep::run).
     pub fn measure(self) -> Result<Results> {
-        self.run(&mut RunFolder::in_memory(), &Options::default())
+        self.run(&mut RunFolder::in_memory(), &RunOptions::default())
     }
 
     /// Fills the cells that a folder has no record of.
     ///
     /// # Errors
-    /// A model that cannot be read; a pass that fails; a record that cannot be written; a memory limit
-    /// under which every cell is refused.
-    pub fn run(self, folder: &mut RunFolder, options: &Options) -> Result<Results> {
+    /// A model that cannot be read; a pass that fails; a record that cannot be written; a memory
+    /// limit under which every cell is refused.
+    pub fn run(self, folder: &mut RunFolder, options: &RunOptions) -> Result<Results> {
         let (device, progress) = (&options.device, &options.progress);
         let limit = memory::limit(options.memory_limit, device);
         let mut memory = Memory::new(limit, self.weight_bytes()?);
@@ -200,7 +209,7 @@ impl Sweep {
             refused: memory.refused,
         };
         if results.perplexity.is_empty() && results.tasks.is_empty() {
-            bail!("every cell was refused: none fits in the memory limit of {limit}");
+            return Err(AllRefused { limit }.into());
         }
         Ok(results)
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
-use longspan_attention::{Method, Model};
+use longspan_attention::Method;
 use longspan_data::{BUILTIN_ARTICLES, Tokenizer};
 use longspan_model::Architecture;
 use longspan_rope::Length;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::perplexity::Perplexity;
 use super::run;
 use crate::config::RunConfig;
-use crate::folder::RunFolder;
+use crate::folder::{Provenance, RunFolder};
 use crate::memory::Memory;
 use crate::session::{Identity, LanguageModel};
 
@@ -39,10 +39,6 @@ impl LanguageModel for Mock {
         }
     }
 
-    fn geometry(&self) -> Model {
-        self.architecture.geometry()
-    }
-
     fn device(&self) -> Device {
         Device::flex()
     }
@@ -61,7 +57,7 @@ impl LanguageModel for Mock {
         unreachable!("perplexity asks for losses")
     }
 
-    fn write_on(
+    fn generate(
         &self,
         _: &Method,
         _: &[u32],
@@ -109,9 +105,9 @@ fn every_cell_is_computed_once_and_a_pass_serves_what_it_can() {
     let records = folder.perplexity.records.clone();
     assert_eq!(records.len(), 6);
     let pass_length = |method: &str, length: usize| {
-        let mut records = records.iter().map(|r| (&r.provenance, r.pass_length));
-        let is = |p: &crate::folder::Provenance| p.method == method && p.length == length;
-        records.find(|(provenance, _)| is(provenance)).unwrap().1
+        let is = |p: &Provenance| p.method == method && p.length == length;
+        let record = records.iter().find(|record| is(&record.provenance));
+        record.unwrap().pass_length
     };
     // Trained at 256: dynamic NTK differs at 512.
     assert_eq!([128, 256, 512].map(|n| pass_length("plain", n)), [512; 3]);

@@ -1,9 +1,9 @@
-//! Perplexity protocols: which windows of the text are fed, which of their tokens are scored, and how
-//! the losses are averaged.
+//! Perplexity protocols: which windows of the text are fed, which of their tokens are scored, and
+//! how the losses are averaged.
 //!
 //! All of them feed `n` tokens and score at most `n - 1`; none adds a BOS token (the first Qwen has
-//! none). A protocol is one file that exports `Protocol` and one word in the registry below;
-//! `tests/registries.rs` then asks for its goldens.
+//! none). A protocol is one file that exports `Protocol` and its name in the registry below;
+//! `tests/registries.rs` then requires its goldens.
 
 mod score;
 
@@ -38,7 +38,8 @@ pub trait PerplexityProtocol: Variant {
     /// An option is unknown or of the wrong type, or does not fit the lengths.
     fn complete(&self, budget: &Budget, options: &Options) -> Result<Options, OptionError>;
 
-    /// What is fed and what is scored, in words, for the head of a table. `options` are complete.
+    /// The text, the windows and the scored positions in words, for the head of a table. `options`
+    /// are complete.
     ///
     /// # Errors
     /// As [`complete`](PerplexityProtocol::complete).
@@ -65,14 +66,14 @@ impl Axis for dyn PerplexityProtocol {
     }
 }
 
-/// What the cells of all lengths share.
+/// The lengths and the token budget of a run, which all of its cells share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
-    /// The shortest length of the run, tokens.
+    /// The shortest length of the run, tokens; at least 2.
     pub shortest: usize,
     /// The longest length of the run, tokens.
     pub longest: usize,
-    /// Tokens fed per cell, at most.
+    /// Most tokens fed per cell; at least `longest`.
     pub max_tokens: usize,
 }
 
@@ -81,9 +82,9 @@ pub struct Budget {
 pub struct Description {
     /// Which text.
     pub text: String,
-    /// What is fed of it.
+    /// Which windows are fed.
     pub fed: String,
-    /// What is scored of that.
+    /// Which positions are scored.
     pub scored: String,
 }
 
@@ -119,8 +120,8 @@ impl TokenStream {
         self.document_start[index]..end.copied().unwrap_or(self.ids.len())
     }
 
-    /// The documents of at least the longest length, numbered from 0: as many at every length as the
-    /// budget allows at the longest.
+    /// The documents of at least the longest length, numbered from 0: as many at every length as
+    /// the budget allows at the longest.
     fn long_documents(
         &self,
         budget: &Budget,

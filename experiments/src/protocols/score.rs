@@ -23,8 +23,8 @@ pub struct Score {
     pub nll_se: f64,
     /// Tokens whose loss counted.
     pub scored: usize,
-    /// What the standard error takes as independent: `groups` (documents or windows), or `tokens` when
-    /// there is only one group.
+    /// The unit that the standard error takes as independent: `groups` (documents or windows), or
+    /// `tokens` when there is only one group.
     pub se_over: SeOver,
 }
 
@@ -48,10 +48,11 @@ impl SeOver {
     }
 }
 
-/// The mean loss of a cell and its error; `nll[w]` holds the losses of positions `1..` of window `w`.
+/// The mean loss of a cell and its error; `nll[w]` holds the losses of positions `1..` of window
+/// `w`.
 pub fn score(average: Average, windows: &[Window], nll: &[&[f32]]) -> Score {
-    // (group, sum, weight) of each window: with weights 1 and window means, the same formulas give the
-    // mean over windows.
+    // (group, sum, weight) of each window: with weights 1 and window means, the same formulas give
+    // the mean over windows.
     let parts: Vec<(usize, f64, f64)> = windows
         .iter()
         .zip(nll)

@@ -1,6 +1,6 @@
-//! A window every `stride` tokens inside a document; only newly exposed tokens are scored, and windows
-//! count alike. A rest shorter than the stride is left out. Source: YaRN's eval/perplexity.py, arXiv
-//! 2309.00071.
+//! A window every `stride` tokens inside a document; only newly exposed tokens are scored, and
+//! windows count alike. A rest shorter than the stride is left out. Source: YaRN's
+//! eval/perplexity.py, arXiv 2309.00071.
 
 use longspan_rope::{OptionDoc, OptionError, Options, Variant, parse};
 use serde::{Deserialize, Serialize};

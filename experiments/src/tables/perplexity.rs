@@ -53,10 +53,8 @@ pub fn tables<'a>(
         let mut lengths: Vec<usize> = measured.chain(others.copied()).collect();
         lengths.sort_unstable();
         lengths.dedup();
-        let has_records = |name: &&str| {
-            let mut records = records.iter();
-            records.any(|record| record.provenance.method == **name)
-        };
+        let has_records =
+            |name: &&str| (records.iter()).any(|record| record.provenance.method == **name);
         let methods = config.methods.iter().map(|method| method.name.as_str());
         Some(Table {
             protocol,

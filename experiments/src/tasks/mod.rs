@@ -1,6 +1,6 @@
 //! Evaluation tasks: questions about a long text, their answers, and what counts as right.
 //!
-//! A task is one file that exports `Task` and one word in the registry below; the tests of this
+//! A task is one file that exports `Task` and its name in the registry below; the tests of this
 //! module then ask for `tests/golden/tasks/NAME.json`. A task that hides needles in a haystack
 //! returns a [`Template`] and nothing else; one that builds its prompts in another way (variable
 //! tracking, word counts) writes [`check`](EvaluationTask::check) and
@@ -104,11 +104,11 @@ struct NoOptions {}
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// The prompt and the expected answer as token ids. Each part of the answer is scored on its
-    /// own.
+    /// own; each has at least one token.
     pub prompt: Prompt,
     /// The expected answer.
     pub answer: String,
-    /// The values that the answer must contain.
+    /// The values that the answer must contain; at least one.
     pub values: Vec<String>,
 }
 
@@ -146,8 +146,7 @@ pub fn template(name: &str) -> anyhow::Result<Template> {
     let templates: Vec<Template> = TASKS.iter().filter_map(|task| task.template()).collect();
     let names: Vec<&str> = templates.iter().map(|t| t.name.as_str()).collect();
     let names = names.join(", ");
-    let mut templates = templates.into_iter();
-    templates
+    (templates.into_iter())
         .find(|template| template.name == name)
         .with_context(|| format!("no needle task {name:?}; there are {names}"))
 }

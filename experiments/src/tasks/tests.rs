@@ -115,10 +115,10 @@ fn every_task_is_described_and_refuses_unknown_options() {
 #[test]
 fn an_unknown_template_lists_the_known_ones() {
     let error = template("passkey").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "no needle task \"passkey\"; there are pass-key, fact, multi-key, multi-value, san-francisco"
-    );
+    let known = error.strip_prefix("no needle task \"passkey\"; there are ");
+    let known: Vec<&str> = known.expect(&error).split(", ").collect();
+    let with_template = TASKS.iter().filter(|task| task.template().is_some());
+    assert!(with_template.map(|task| task.name()).eq(known), "{error}");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::line::Line;
+use crate::folder::FolderError;
 use crate::folder::log::open;
 
 /// `train.jsonl`, open and locked.
@@ -30,10 +31,10 @@ impl TrainLog {
         let mut file = open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "{}: another longspan is training in this folder; wait for it, or give --out",
-                out.display()
-            ),
+            Err(TryLockError::WouldBlock) => {
+                let dir = out.to_owned();
+                return Err(FolderError::Locked { dir }.into());
+            }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| path.display().to_string());
             }

@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use longspan_model::{Architecture, Trainer};
 
 use super::config::TrainConfig;
+use crate::folder::FolderError;
 
 /// File with the digest of the state's other files: a flipped bit in them would change the
 /// training silently.
@@ -54,14 +55,16 @@ impl State {
             self.folder.display()
         );
         let trainer = Trainer::resume(&self.folder, &config.optimizer, device)?;
-        ensure!(
-            trainer.config() == model,
-            "{}: a state of {:?}, but config and vocabulary {} make {model:?}; restore the \
-             vocabulary, or give another folder with --out",
-            self.folder.display(),
-            trainer.config(),
-            config.tokenizer.display()
-        );
+        if trainer.config() != model {
+            let problem = format!(
+                "{}: a state of {:?}, but config and vocabulary {} make {model:?}; restore the \
+                 vocabulary, or use another folder",
+                self.folder.display(),
+                trainer.config(),
+                config.tokenizer.display()
+            );
+            return Err(FolderError::Training { problem }.into());
+        }
         Ok(trainer)
     }
 

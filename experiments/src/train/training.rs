@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use longspan_data::Tokenizer;
@@ -19,7 +19,7 @@ use super::mixture::Mixture;
 use super::probe::Probe;
 use super::state::State;
 use crate::config::overrides::difference;
-use crate::folder::write_whole;
+use crate::folder::{FolderError, write_whole};
 use crate::tables::file_name;
 
 /// Steps between progress messages where no progress bar is shown.
@@ -212,10 +212,12 @@ fn architecture(sizes: &Sizes, vocab_size: usize) -> Architecture {
 /// Checks that a config is the one stored in the folder. A config with `minutes` takes over the
 /// steps that were measured when the training began.
 fn continue_config(config: &mut TrainConfig, stored: &Path, out: &Path) -> Result<()> {
-    let before = TrainConfig::load(stored, &[]).context(
-        "the config in this folder is not one of a training by this version; give another folder \
-         with --out",
-    )?;
+    let before = TrainConfig::load(stored, &[]).with_context(|| FolderError::Training {
+        problem: format!(
+            "{}: its config is not that of a training by this version; use another folder",
+            out.display()
+        ),
+    })?;
     if config.schedule.steps.is_none() && before.schedule.steps.is_some() {
         config.schedule.steps = before.schedule.steps;
         config.schedule.minutes = None;
@@ -223,10 +225,8 @@ fn continue_config(config: &mut TrainConfig, stored: &Path, out: &Path) -> Resul
     let found = toml::Value::try_from(&before)?;
     let asked = toml::Value::try_from(&*config)?;
     if let Some(difference) = difference("", &found, &asked) {
-        bail!(
-            "{}: a training with another config: {difference}; give another folder with --out",
-            out.display()
-        );
+        let dir = out.to_owned();
+        return Err(FolderError::OtherConfig { dir, difference }.into());
     }
     Ok(())
 }
@@ -237,12 +237,14 @@ fn check_log(log: &TrainLog, start: u64, config: &TrainConfig, out: &Path) -> Re
     let logged = log.last_step();
     // Before the first state, a kill leaves up to `save_every` steps and no model.
     let new = logged <= config.schedule.save_every && !out.join("model").exists();
-    ensure!(
-        start > 0 || new,
-        "{}: holds a model or steps up to {logged} in train.jsonl, but no state to continue from; \
-         put the folder state back, or give another folder with --out",
-        out.display()
-    );
+    if start == 0 && !new {
+        let problem = format!(
+            "{}: holds a model or steps up to {logged} in train.jsonl, but no state to continue \
+             from; put the folder state back, or use another folder",
+            out.display()
+        );
+        return Err(FolderError::Training { problem }.into());
+    }
     if logged < start {
         log::warn!(
             "{}: the state is of step {start}, train.jsonl ends at step {logged}: the lines \

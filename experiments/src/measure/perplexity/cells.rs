@@ -1,8 +1,8 @@
 //! From a config and its text to cells (method, protocol, length), and from cells to passes.
 //!
-//! A pass feeds windows of one length through the model once. It serves every cell whose windows start
-//! where its own do and which has its length, or a shorter one at which the method's plan is a prefix
-//! of the plan at the pass's length: then causality makes the losses equal.
+//! A pass feeds windows of one length through the model once. It serves every cell whose windows
+//! start where its own do and which has its length, or a shorter one at which the method's plan is
+//! a prefix of the plan at the pass's length: then causality makes the losses equal.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ pub struct Cell {
     pub detail: String,
     /// Tokens per window.
     pub length: usize,
-    /// What is fed and scored.
+    /// The windows fed, with the positions scored.
     pub windows: Vec<Window>,
 }
 
@@ -244,8 +244,8 @@ impl Cell {
         )
     }
 
-    /// Digest of all that determines the cell's number, down to the last bit: the length of the pass
-    /// it is taken from can change the rounding.
+    /// Digest of all that determines the cell's number, down to the last bit: the length of the
+    /// pass it is taken from can change the rounding.
     pub(super) fn key(
         &self,
         method: &Method,

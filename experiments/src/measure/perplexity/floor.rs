@@ -1,10 +1,10 @@
-//! The row `floor (exact)`: what the best possible reader of the same windows would score.
+//! The row `floor (exact)`: the loss of the best possible reader of the same windows.
 //!
-//! Of the built-in articles the true negative log likelihood of each piece of text is known, also when only
-//! the text from some byte on is (`longspan_data::Article`). A window's floor is the sum over the pieces
-//! that lie wholly in its scored tokens, given its text from the first fed token on; pieces that reach
-//! over an end of the scored tokens are left out, which makes the floor lower. Averages are those of the
-//! cells.
+//! The generator of the built-in articles knows the true negative log likelihood of each piece of
+//! text, also given only the text from some byte on (`longspan_data::Article`). A window's floor is
+//! the sum over the pieces that lie wholly in its scored tokens, given the text from its first
+//! token on. Pieces that reach over an end of the scored tokens are left out, which lowers the
+//! floor. Floors are averaged as the losses of the cells are.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -62,7 +62,7 @@ pub(super) fn floors(
     }
     let text = Text::new(tokenizer, stream)?;
     // Windows are the same under every method.
-    let cells = cells.iter().filter(|cell| cell.method == 0);
+    let of_first_method = cells.iter().filter(|cell| cell.method == 0);
     let floor = |cell: &Cell| {
         let windows = cell.windows.iter();
         let nll: Vec<Vec<f32>> = windows
@@ -79,7 +79,7 @@ pub(super) fn floors(
             scored: mean.scored,
         }
     };
-    Ok(cells.map(floor).collect())
+    Ok(of_first_method.map(floor).collect())
 }
 
 /// The articles of a stream, with the places of tokens in their texts.
@@ -91,7 +91,7 @@ struct Document {
     article: Article,
     /// Tokens in the stream.
     tokens: Range<usize>,
-    /// Byte at which each token of the article begins, and at last the text's length.
+    /// Byte at which each token of the article begins, followed by the length of the text.
     bytes: Vec<usize>,
 }
 
@@ -125,7 +125,8 @@ impl Text {
         Ok(Self { documents })
     }
 
-    /// Losses of positions `1..length` of a window, nats: each piece's at the token in which it ends.
+    /// Losses of positions `1..length` of a window, nats: each piece's at the token in which it
+    /// ends.
     fn losses(&self, window: &Window, length: usize) -> Vec<f32> {
         let mut losses = vec![0.0; length - 1];
         let scored = window.start + window.scored.start..window.start + window.scored.end;
@@ -133,7 +134,7 @@ impl Text {
             let (tokens, bytes) = (&document.tokens, &document.bytes);
             let byte = |token: usize| bytes[token.clamp(tokens.start, tokens.end) - tokens.start];
             let (fed, scored) = (byte(window.start), byte(scored.start)..byte(scored.end));
-            // Ends where the scored tokens do, and at once where they do not reach this document.
+            // Stops after the scored tokens; at once if they end before this document.
             let pieces = document.article.nll(fed);
             for (piece, nats) in pieces.take_while(|(piece, _)| piece.end <= scored.end) {
                 if piece.start >= scored.start {
@@ -146,10 +147,10 @@ impl Text {
     }
 }
 
-/// Leaves the floors in a run folder; where there are none, nothing stays of a former run's.
+/// Writes the floors into a run folder; without any, removes those of an earlier run.
 ///
 /// # Errors
-/// When they cannot be written.
+/// The file cannot be written or removed.
 pub fn write(dir: &Path, floors: &[Floor]) -> Result<()> {
     let path = dir.join(FILE);
     if floors.is_empty() {
@@ -269,7 +270,7 @@ mod tests {
         }
     }
 
-    /// Which sentence it is shows when its start is complete.
+    /// The loss of choosing a sentence falls on the token that completes its start.
     #[test]
     fn a_loss_stands_where_its_piece_ends() {
         let tokenizer = tokenizer();

@@ -30,7 +30,7 @@ pub struct Perplexity {
     passes: Vec<Pass>,
     /// Window starts of each pass.
     starts: Vec<Vec<usize>>,
-    /// The best possible losses, where the text is made by known rules.
+    /// The best possible losses, for the built-in articles.
     pub floors: Vec<Floor>,
 }
 
@@ -62,7 +62,7 @@ impl Perplexity {
         })
     }
 
-    /// The losses of a pass: those that a former run left, or those of a run now.
+    /// The losses of a pass, from the file of an earlier run or computed now.
     fn losses<M: LanguageModel>(
         &self,
         session: &mut Session<M>,
@@ -175,7 +175,7 @@ impl Measure for Perplexity {
         keys
     }
 
-    /// A pass is whole or not at all.
+    /// A pass feeds all of its windows, however many of its cells are missing.
     fn sequences(&self, pass: &Pass, _cells: &[usize]) -> usize {
         pass.sequences
     }

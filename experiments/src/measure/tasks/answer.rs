@@ -20,8 +20,8 @@ pub fn teacher_forced<M: LanguageModel>(
     session.most_likely(&ids, n, prompt.ids.len() - 1..n)
 }
 
-/// What a model generates greedily after a prompt: at most `spare` tokens more than the expected
-/// answer has, and no more once `done` is true of those generated.
+/// Greedy generation after a prompt: up to `spare` tokens more than the expected answer has, ending
+/// early once `done` returns true for the tokens so far.
 ///
 /// # Errors
 /// As [`teacher_forced`].
@@ -32,7 +32,7 @@ pub fn generate<M: LanguageModel>(
     done: &mut dyn FnMut(&[u32]) -> bool,
 ) -> Result<Vec<u32>> {
     let most = prompt.answer.iter().map(Vec::len).sum::<usize>() + spare;
-    session.write_on(&prompt.ids, most, done)
+    session.generate(&prompt.ids, most, done)
 }
 
 /// True for each part of the expected answer all of whose tokens are the most likely ones.
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(text_of(&tokenizer, [104, beyond, 105].into_iter()), "hi");
     }
 
-    /// What a model generates is right under both scorers; anything else is wrong under both.
+    /// A model's own generation is right under both scorers; anything else is wrong under both.
     #[test]
     fn the_models_own_words_are_right_under_both_scorers() {
         let checkpoint = open::checkpoint("builtin:random").unwrap();

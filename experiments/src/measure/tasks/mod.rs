@@ -25,7 +25,8 @@ use grid::{GridPoint, Prompts, SPARE};
 
 pub use answer::wilson;
 
-/// Raised when a change of the program changes what is asked or how it is judged for the same prompts.
+/// Raised when a change of the program changes what is asked or how it is judged for the same
+/// prompts.
 const NEEDLE: u32 = 1;
 
 /// All cells of `[needle]`.
@@ -90,7 +91,7 @@ impl Tasks {
         })
     }
 
-    /// Puts the questions of a cell to the model.
+    /// Asks the model the questions of a cell.
     fn ask<M: LanguageModel>(
         &self,
         session: &mut Session<M>,
@@ -252,9 +253,12 @@ impl Measure for Tasks {
         let trials = todo.pass.sequences / todo.pass.cells.len();
         for &index in &todo.missing {
             let cell = &self.cells[index];
+            let task = self.prompts.name(&self.grid[cell.point]);
+            let method = &session.method().name;
+            output.show(format!("{method}, {} tokens, {task}", todo.pass.length));
             let record = self
                 .ask(session, cell, &todo.keys[index])
-                .with_context(|| format!("task {}", self.prompts.name(&self.grid[cell.point])))?;
+                .with_context(|| format!("task {task}"))?;
             output.advance(trials, todo.pass.cost);
             output.record(record)?;
         }

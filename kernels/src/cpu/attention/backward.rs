@@ -53,9 +53,9 @@ pub fn attention_backward(saved: &Saved) -> [Vec<f32>; 3] {
         return gradients;
     }
     let [q_grids, k_grids, v_grids] = {
-        let mut rows = rows.into_iter();
+        let mut rows_of = rows.into_iter();
         gradients.each_mut().map(|gradient| {
-            let rows = rows.next().expect("one for each gradient");
+            let rows = rows_of.next().expect("one for each gradient");
             heads_of_batches(gradient, [rows, h, d])
         })
     };

@@ -7,7 +7,7 @@ use longspan_rope::{Choice, Options, Variant};
 
 use super::*;
 use crate::config::TaskEntry;
-use crate::tasks::{EvaluationTask, TASKS, TaskError};
+use crate::tasks::{EvaluationTask, TaskError};
 
 const VOCABULARY: usize = 512;
 
@@ -105,8 +105,10 @@ fn prompts(needle: NeedleConfig) -> Prompts {
 /// Record keys contain these digests: a change of any of them makes existing records obsolete.
 #[test]
 fn digests_of_prompts_do_not_change() {
-    let all = TASKS.iter().map(|task| task.name().to_owned());
-    let prompts = prompts(needle(all.map(TaskEntry::Name).collect()));
+    // Two digests of each task follow each other.
+    let tasks = DIGESTS.iter().step_by(2);
+    let tasks = tasks.map(|&(_, task, ..)| TaskEntry::Name(task.to_owned()));
+    let prompts = prompts(needle(tasks.collect()));
     let grid = prompts.grid(VOCABULARY).unwrap();
     assert_eq!(grid.len(), 2 * 5 * 2 * 2);
     let first: Vec<(usize, Scorer, f64)> = (grid[..5].iter())
