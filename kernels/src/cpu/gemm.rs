@@ -213,8 +213,7 @@ impl Tile {
         let mut row = [self.a; R];
         for r in 0..R {
             row[r] = row[r].wrapping_add(r.min(self.rows - 1) * self.a_row);
-            // The output is needed at the end; every tile waits for it there unless it is fetched
-            // now.
+            // The output is needed at the end, and not fetched now it would stall every tile there.
             let out = self.out.wrapping_add(r * self.out_stride);
             prefetch(out);
             prefetch(out.wrapping_add(width - 1));
@@ -246,7 +245,7 @@ impl Tile {
                     continue;
                 }
                 // SAFETY: row `r` and the columns from `first` on are inside the output and the
-                // bias; where fewer than a register's are left, the mask names those.
+                // start; where fewer than a register's are left, the mask names those.
                 unsafe {
                     let out = self.out.add(r * self.out_stride + first);
                     let start = self.start.wrapping_add(r * self.start_stride + first);
