@@ -121,14 +121,20 @@ impl<'a> Product<'a> {
 
     #[inline(always)]
     fn blocks<S: Simd, const R: usize, const V: usize>(self, simd: S) {
-        let ([n, m, k], width) = (self.shape, V * S::F32_LANES);
-        let panels = m.div_ceil(width).saturating_sub(1) * self.b.stride + k * width;
-        let inside = m == 0 || panels <= self.b.values.len();
-        assert!(inside, "panels of {k} by {m} of {}", self.b.values.len());
-        if k == 0 {
-            self.without_products();
-        }
-        for depth in (0..k).step_by(DEPTH) {
+        let Product {
+            shape: [n, m, k],
+            a,
+            b,
+            out,
+            out_stride,
+            ..
+        } = self;
+        let width = V * S::F32_LANES;
+        let needed = m.div_ceil(width).saturating_sub(1) * b.stride + k * width;
+        let inside = m == 0 || needed <= b.values.len();
+        assert!(inside, "{k} by {m} in panels of {} values", b.values.len());
+        // Over nothing there is still the start to write.
+        for depth in (0..k.max(1)).step_by(DEPTH) {
             let start = if depth == 0 {
                 self.start
             } else {
@@ -141,44 +147,33 @@ impl<'a> Product<'a> {
                         // SAFETY: row, column and depth are below the shape, so the offsets stay
                         // inside `a`, `b`, the bias and `out` by the invariants and the check
                         // above; the tile's sizes are cut to what is left of the shape. From the
-                        // second `depth` on the output is initialised.
+                        // second `depth` on the output is initialised. Where `k` is 0, `a` and `b`
+                        // are not read.
                         unsafe {
-                            let b = self.b.values.as_ptr();
-                            let panel = b.add(column / width * self.b.stride);
-                            let a = self.a.values.as_ptr();
+                            let a_start = row * a.row + depth * a.column;
+                            let b_start = column / width * b.stride + depth * width;
+                            let out = out.add(row * out_stride + column);
+                            let (start, start_stride) = match start {
+                                Start::Zero => (std::ptr::null(), 0),
+                                Start::Bias(bias) => (bias.add(column), 0),
+                                Start::Output => (out.cast_const(), out_stride),
+                            };
                             let tile = Tile {
                                 rows: (bottom - row).min(R),
                                 columns: (m - column).min(width),
                                 k: (k - depth).min(DEPTH),
-                                a: a.add(row * self.a.row).add(depth * self.a.column),
-                                a_strides: [self.a.row, self.a.column],
-                                b: panel.add(depth * width),
-                                start: match start {
-                                    Start::Bias(bias) => Start::Bias(bias.add(column)),
-                                    other => other,
-                                },
-                                out: self.out.add(row * self.out_stride + column),
-                                out_stride: self.out_stride,
+                                a: a.values.as_ptr().wrapping_add(a_start),
+                                a_row: a.row,
+                                a_column: a.column,
+                                b: b.values.as_ptr().wrapping_add(b_start),
+                                start,
+                                start_stride,
+                                out,
+                                out_stride,
                             };
                             tile.run::<S, R, V>(simd);
                         }
                     }
-                }
-            }
-        }
-    }
-
-    /// A product over nothing is its start.
-    fn without_products(&self) {
-        let [n, m, _] = self.shape;
-        for (row, column) in (0..n).flat_map(|row| (0..m).map(move |column| (row, column))) {
-            // SAFETY: row and column are below the shape of `out`, the column below that of a bias.
-            unsafe {
-                let out = self.out.add(row * self.out_stride + column);
-                match self.start {
-                    Start::Zero => *out = 0.0,
-                    Start::Bias(bias) => *out = *bias.add(column),
-                    Start::Output => {}
                 }
             }
         }
@@ -191,19 +186,23 @@ struct Tile {
     columns: usize,
     k: usize,
     a: *const f32,
-    /// Distance between rows and between columns of `a`.
-    a_strides: [usize; 2],
+    /// Distance between rows of `a`.
+    a_row: usize,
+    /// Distance between columns of `a`.
+    a_column: usize,
     b: *const f32,
-    start: Start,
+    /// The values that the sums are added to; null: zeros.
+    start: *const f32,
+    start_stride: usize,
     out: *mut f32,
     out_stride: usize,
 }
 
 impl Tile {
     /// # Safety
-    /// `a` must point at `rows` rows of `k` values, `b` at `k` rows of `V` registers, a bias at
-    /// `columns` values and `out` at `rows` rows of `columns` values that nobody else uses; `out`
-    /// must be initialised if it is the start.
+    /// `a` must point at `rows` rows of `k` values, `b` at `k` rows of `V` registers, `out` at `rows`
+    /// rows of `columns` values that nobody else uses, and `start`, if it is not null, at as many
+    /// initialised values. Where `k` is 0, `a` and `b` may point anywhere.
     // Loops over constant ranges and no closures: those are unrolled and stay in registers.
     #[allow(clippy::needless_range_loop)]
     #[inline(always)]
@@ -213,9 +212,8 @@ impl Tile {
         // Where fewer than R rows are left, the last one is computed several times.
         let mut row = [self.a; R];
         for r in 0..R {
-            row[r] = row[r].wrapping_add(r.min(self.rows - 1) * self.a_strides[0]);
-            // The output is needed at the end; every tile waits for it there unless it is fetched
-            // now.
+            row[r] = row[r].wrapping_add(r.min(self.rows - 1) * self.a_row);
+            // The output is needed at the end, and not fetched now it would stall every tile there.
             let out = self.out.wrapping_add(r * self.out_stride);
             prefetch(out);
             prefetch(out.wrapping_add(width - 1));
@@ -229,7 +227,7 @@ impl Tile {
                     b[v] = panel.cast::<S::f32s>().add(v).read_unaligned();
                 }
                 for r in 0..R {
-                    let a = simd.splat_f32s(*row[r].add(k * self.a_strides[1]));
+                    let a = simd.splat_f32s(*row[r].add(k * self.a_column));
                     for v in 0..V {
                         sums[r][v] = simd.mul_add_f32s(a, b[v], sums[r][v]);
                     }
@@ -247,33 +245,23 @@ impl Tile {
                     continue;
                 }
                 // SAFETY: row `r` and the columns from `first` on are inside the output and the
-                // bias; where fewer than a register's are left, the mask names those.
+                // start; where fewer than a register's are left, the mask names those.
                 unsafe {
                     let out = self.out.add(r * self.out_stride + first);
-                    let bias = match self.start {
-                        Start::Zero => None,
-                        Start::Bias(bias) => Some(bias.add(first)),
-                        Start::Output => Some(out.cast_const()),
-                    };
+                    let start = self.start.wrapping_add(r * self.start_stride + first);
+                    let mut sum = sums[r][v];
                     if first + S::F32_LANES <= self.columns {
-                        let sum = match bias {
-                            Some(bias) => {
-                                let bias = bias.cast::<S::f32s>().read_unaligned();
-                                simd.add_f32s(bias, sums[r][v])
-                            }
-                            None => sums[r][v],
-                        };
+                        if !self.start.is_null() {
+                            let start = start.cast::<S::f32s>().read_unaligned();
+                            sum = simd.add_f32s(start, sum);
+                        }
                         out.cast::<S::f32s>().write_unaligned(sum);
                     } else {
                         // The end of the last panel, which may be wider than the output.
                         let rest = simd.mask_between_m32s(0, (self.columns - first) as u32);
-                        let sum = match bias {
-                            Some(bias) => {
-                                let bias = simd.mask_load_ptr_f32s(rest, bias);
-                                simd.add_f32s(bias, sums[r][v])
-                            }
-                            None => sums[r][v],
-                        };
+                        if !self.start.is_null() {
+                            sum = simd.add_f32s(simd.mask_load_ptr_f32s(rest, start), sum);
+                        }
                         simd.mask_store_ptr_f32s(rest, out, sum);
                     }
                 }
