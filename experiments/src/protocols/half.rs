@@ -55,14 +55,6 @@ impl PerplexityProtocol for Protocol {
         n: usize,
     ) -> Result<Vec<Window>, OptionError> {
         let params: Params = parse(self, options)?;
-        let step = params.step(budget, n);
-        let windows = 0..stream.ids.len().min(budget.max_tokens) / step;
-        Ok(windows
-            .map(|k| Window {
-                start: k * step,
-                scored: n / 2 + 1..n,
-                group: k,
-            })
-            .collect())
+        Ok(params.windows(stream, budget, n, n / 2 + 1))
     }
 }

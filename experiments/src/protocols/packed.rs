@@ -24,9 +24,23 @@ pub(super) const NESTED: OptionDoc = OptionDoc {
 };
 
 impl Params {
-    /// Tokens from one window of `n` to the next.
-    pub fn step(&self, budget: &Budget, n: usize) -> usize {
-        if self.nested { budget.longest } else { n }
+    /// Disjoint windows of `n` tokens, scored from the position `first` on.
+    pub fn windows(
+        &self,
+        stream: &TokenStream,
+        budget: &Budget,
+        n: usize,
+        first: usize,
+    ) -> Vec<Window> {
+        let step = if self.nested { budget.longest } else { n };
+        let windows = 0..stream.ids.len().min(budget.max_tokens) / step;
+        windows
+            .map(|k| Window {
+                start: k * step,
+                scored: first..n,
+                group: k,
+            })
+            .collect()
     }
 
     pub fn describe(&self, budget: &Budget, scored: &str) -> Description {
@@ -83,8 +97,6 @@ impl PerplexityProtocol for Protocol {
         n: usize,
     ) -> Result<Vec<Window>, OptionError> {
         let params: Params = parse(self, options)?;
-        let step = params.step(budget, n);
-        let windows = 0..stream.ids.len().min(budget.max_tokens) / step;
-        Ok(windows.map(|k| Window::whole(k * step, n, k)).collect())
+        Ok(params.windows(stream, budget, n, 1))
     }
 }
